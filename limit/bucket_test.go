@@ -1,0 +1,442 @@
+package limit
+
+import (
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+// TestBucket plays one bucket through all of its methods.
+func TestBucket(t *testing.T) {
+	slow, fast := mustRate(t, 1, time.Second, 10), mustRate(t, 2, time.Second, 10)
+	b := NewBucket(slow)
+	f := func(now int64, wantAvailable int64, wantFullIn time.Duration) {
+		t.Helper()
+		if got := b.Available(now); got != wantAvailable {
+			t.Errorf("Available = %d, want %d", got, wantAvailable)
+		}
+		if got := b.FullIn(now); got != wantFullIn {
+			t.Errorf("FullIn = %v, want %v", got, wantFullIn)
+		}
+		if got := b.Full(now); got != (wantFullIn == 0) {
+			t.Errorf("Full = %v, but it is full in %v", got, wantFullIn)
+		}
+	}
+	// A new bucket is full.
+	f(0, 10, 0)
+	if d := b.Take(second, 10); !d.OK {
+		t.Fatalf("Take of a full bucket = %+v", d)
+	}
+	f(second, 0, 10*time.Second)
+	// A refund comes back.
+	b.Refund(4)
+	f(second, 4, 6*time.Second)
+	// A new rate keeps the debt.
+	b.Set(second, fast)
+	f(second, 4, 3*time.Second)
+	if b.Rate() != fast {
+		t.Errorf("Rate = %+v, want the one set", b.Rate())
+	}
+	// A refund of what an earlier rate took comes back in full.
+	b.Refund(5)
+	f(second, 9, 500*time.Millisecond)
+	if diff := cmp.Diff(Decision{RetryAfter: 500 * time.Millisecond, Remaining: 9}, b.Take(second, 10)); diff != "" {
+		t.Errorf("Take (-want +got):\n%s", diff)
+	}
+	f(second+second/2, 10, 0)
+}
+
+// TestCell plays one cell through all of its methods.
+func TestCell(t *testing.T) {
+	slow, fast := mustRate(t, 1, time.Second, 10), mustRate(t, 2, time.Second, 10)
+	var c Cell
+	f := func(r *Rate, now int64, wantAvailable int64, wantFullIn time.Duration) {
+		t.Helper()
+		if got := c.Available(r, now); got != wantAvailable {
+			t.Errorf("Available = %d, want %d", got, wantAvailable)
+		}
+		if got := c.FullIn(r, now); got != wantFullIn {
+			t.Errorf("FullIn = %v, want %v", got, wantFullIn)
+		}
+		if got := c.Full(r, now); got != (wantFullIn == 0) {
+			t.Errorf("Full = %v, but it is full in %v", got, wantFullIn)
+		}
+	}
+	// The zero value is full.
+	f(slow, 0, 10, 0)
+	if d := c.Take(slow, second, 10); !d.OK {
+		t.Fatalf("Take of a full cell = %+v", d)
+	}
+	f(slow, second, 0, 10*time.Second)
+	c.Refund(slow, 4)
+	f(slow, second, 4, 6*time.Second)
+	c.Restate(second, slow, fast)
+	f(fast, second, 4, 3*time.Second)
+	if diff := cmp.Diff(Decision{RetryAfter: 500 * time.Millisecond, Remaining: 4}, c.Take(fast, second, 5)); diff != "" {
+		t.Errorf("Take (-want +got):\n%s", diff)
+	}
+	f(fast, 4*second, 10, 0)
+	if size := unsafe.Sizeof(c); size != 8 {
+		t.Errorf("a cell has %d bytes, want 8", size)
+	}
+}
+
+// TestSetConservesDebt empties a bucket and changes its rate 300 times at one instant, as shares do, burst and all.
+func TestSetConservesDebt(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		now := magnitude(0, int64(24*time.Hour)).Draw(t, "now")
+		r := mustRate(t, 1000, time.Second, 500)
+		b := NewBucket(r)
+		b.Take(now, 500)
+		for range 300 {
+			requests := rapid.Int64Range(1, 2000).Draw(t, "requests")
+			burst := rapid.Int64Range(1, 2000).Draw(t, "burst")
+			b.Set(now, mustRate(t, requests, time.Second, burst))
+		}
+		b.Set(now, r)
+		// Each Set rounds up by less than 1/16 ns at its own rate, which is 2/16 ns at 1000/s when that was 2000/s.
+		got, slack := b.FullIn(now), 301*2*time.Nanosecond/16+1
+		if got < 500*time.Millisecond || got > 500*time.Millisecond+slack {
+			t.Fatalf("the debt of 500 ms is %v after 300 changes", got)
+		}
+	})
+}
+
+// TestSetEqual sees that an equal rate changes nothing, not even the pointer.
+func TestSetEqual(t *testing.T) {
+	r := mustRate(t, 7, time.Second, 10)
+	b := NewBucket(r)
+	b.Take(0, 10)
+	epoch := b.current.Load()
+	b.Set(second, mustRate(t, 7, time.Second, 10))
+	if b.current.Load() != epoch || b.Rate() != r {
+		t.Errorf("an equal rate began a new epoch")
+	}
+}
+
+// TestLateTakeFollowsSet holds an epoch as a Take does that was interrupted, while two Sets pass.
+func TestLateTakeFollowsSet(t *testing.T) {
+	r := mustRate(t, 1, time.Second, 10)
+	b := NewBucket(r)
+	old := b.current.Load()
+	b.Take(0, 3)
+	b.Set(0, mustRate(t, 2, time.Second, 10))
+	b.Set(0, r)
+	current := b.current.Load()
+	b.current.Store(old)
+	if got := b.Available(0); got != 7 {
+		t.Errorf("Available through an old epoch = %d, want 7", got)
+	}
+	if d := b.Take(0, 2); !d.OK || d.Remaining != 5 {
+		t.Errorf("Take through an old epoch = %+v, want OK and 5 left", d)
+	}
+	b.Refund(1)
+	b.current.Store(current)
+	if got := b.Available(0); got != 6 {
+		t.Errorf("Available = %d after a Take of 2 and a Refund of 1 through an old epoch, want 6", got)
+	}
+}
+
+// TestRaceExact runs Take, Refund and Set against each other at one instant, where every token can be counted.
+func TestRaceExact(t *testing.T) {
+	const burst, now = 1000, 12345
+	rates := []*Rate{
+		mustRate(t, 1, time.Second, burst), mustRate(t, 7, time.Second, burst),
+		mustRate(t, 1000, time.Second, burst), mustRate(t, 1, time.Minute, burst),
+	}
+	b := NewBucket(rates[0])
+	var held atomic.Int64 // tokens taken and not given back: counted after a Take and before a Refund, so never too high
+	var sets atomic.Int64
+	var takers, setters sync.WaitGroup
+	done := make(chan struct{})
+	for seed := range uint64(2) {
+		setters.Go(func() {
+			random := rand.New(rand.NewPCG(seed, 1))
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					b.Set(now, rates[random.IntN(len(rates))])
+					sets.Add(1)
+				}
+			}
+		})
+	}
+	for seed := range uint64(4) {
+		takers.Go(func() {
+			random := rand.New(rand.NewPCG(seed, 2))
+			for i := 0; i < 50_000 || sets.Load() < 300; i++ {
+				n := random.Int64N(400)
+				if !b.Take(now, n).OK {
+					continue
+				}
+				if sum := held.Add(n); sum > burst {
+					t.Errorf("%d tokens are out, of %d", sum, burst)
+				}
+				if random.IntN(100) > 0 {
+					held.Add(-n)
+					b.Refund(n)
+				} else if n > 2 {
+					held.Add(-n + 2)
+					b.Refund(n - 2)
+				}
+			}
+		})
+	}
+	takers.Wait()
+	close(done)
+	setters.Wait()
+	if got := b.Available(now) + held.Load(); got != burst {
+		t.Errorf("%d available and %d out, want %d together", b.Available(now), held.Load(), burst)
+	}
+	b.Refund(held.Load())
+	if !b.Full(now) {
+		t.Errorf("all refunded, but full only in %v", b.FullIn(now))
+	}
+}
+
+// TestRaceInTime runs Takes against Sets while time goes on: no more than the largest burst and the fastest rate pass.
+func TestRaceInTime(t *testing.T) {
+	const burst, step, steps = 50, 100_000, 40_000 // 4 s
+	rates := []*Rate{mustRate(t, 700, time.Second, burst), mustRate(t, 1000, time.Second, burst/2)}
+	b := NewBucket(rates[0])
+	var clock, passed atomic.Int64
+	var all sync.WaitGroup
+	for range 2 {
+		all.Go(func() {
+			for {
+				now := clock.Add(step)
+				if now > step*steps {
+					return
+				}
+				if b.Take(now, 3).OK {
+					passed.Add(3)
+				}
+			}
+		})
+	}
+	all.Go(func() {
+		for i := 0; ; i++ {
+			now := clock.Load()
+			if now >= step*steps {
+				return
+			}
+			b.Set(now, rates[i%len(rates)])
+		}
+	})
+	all.Wait()
+	if most := int64(burst + 1000*4); passed.Load() > most {
+		t.Errorf("%d tokens in 4 s, legal are %d", passed.Load(), most)
+	}
+	if least := int64(700 * 3); passed.Load() < least {
+		t.Errorf("%d tokens in 4 s, want at least %d", passed.Load(), least)
+	}
+}
+
+// TestRaceCell takes a cell's burst from several goroutines, once each.
+func TestRaceCell(t *testing.T) {
+	const burst = 10_000
+	r := mustRate(t, 3, time.Second, burst)
+	var c Cell
+	var passed atomic.Int64
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range burst {
+				if c.Take(r, 1, 2).OK {
+					passed.Add(1)
+					c.Refund(r, 1)
+				}
+			}
+		})
+	}
+	all.Wait()
+	// Each keeps one token: the last one needs two to pass.
+	if got := passed.Load(); got != burst-1 {
+		t.Errorf("%d passed, want %d", got, burst-1)
+	}
+	if got := c.Available(r, 1); got != 1 {
+		t.Errorf("%d available, want 1", got)
+	}
+}
+
+// FuzzBucket plays a script of bytes on a Bucket and on a Cell, which must agree, and counts tokens.
+func FuzzBucket(f *testing.F) {
+	f.Add(int64(1), int64(time.Second), int64(10), int64(2), int64(time.Second), int64(10), []byte{0, 10, 3, 0, 0, 1, 1, 200})
+	f.Add(int64(7), int64(time.Second), int64(3), int64(0), int64(time.Minute), int64(0), []byte{0, 3, 3, 0, 3, 0, 2, 255, 0, 1})
+	f.Add(int64(MaxRequests), int64(MaxPer), int64(1)<<40, int64(1), int64(MaxPer), int64(53), []byte{0, 255, 3, 1, 1, 9, 2, 3})
+	f.Fuzz(func(t *testing.T, requests1, per1, burst1, requests2, per2, burst2 int64, script []byte) {
+		first, err1 := NewRate(requests1, time.Duration(per1), burst1)
+		second, err2 := NewRate(requests2, time.Duration(per2), burst2)
+		if err1 != nil || err2 != nil {
+			return
+		}
+		b, c := NewBucket(&first), Cell{}
+		r, other := &first, &second
+		var now int64
+		for ; len(script) >= 2; script = script[2:] {
+			size := int64(script[1])
+			switch script[0] % 4 {
+			case 0:
+				n := r.Burst() * size / 200 // also more than the burst
+				available, before := b.Available(now), b.FullIn(now)
+				d := b.Take(now, n)
+				if got := c.Take(r, now, n); got != d {
+					t.Fatalf("Take(%d, %d): bucket %+v, cell %+v", now, n, d, got)
+				}
+				if want := !r.Blocks() && n <= available; d.OK != want {
+					t.Fatalf("Take(%d, %d) of %d available = %+v", now, n, available, d)
+				}
+				if d.OK && d.Remaining != available-n || !d.OK && b.FullIn(now) != before {
+					t.Fatalf("Take(%d, %d) of %d available = %+v, full in %v, before %v", now, n, available, d, b.FullIn(now), before)
+				}
+				if !d.OK && !d.Never && !r.Blocks() {
+					if _, due := r.Take(c.tat.Load(), now+int64(d.RetryAfter), n); !due.OK && now+int64(d.RetryAfter) <= horizon {
+						t.Fatalf("waited %v as told and got %+v", d.RetryAfter, due)
+					}
+				}
+			case 1:
+				before := b.FullIn(now)
+				b.Refund(size)
+				c.Refund(r, size)
+				if b.FullIn(now) > before {
+					t.Fatalf("Refund(%d) took something", size)
+				}
+			case 2:
+				now += size * size * size * int64(r.Per()) / 1_000_000
+				now = min(now, horizon)
+			case 3:
+				before := b.FullIn(now)
+				b.Set(now, other)
+				c.Restate(now, r, other)
+				r, other = other, r
+				if (b.FullIn(now) == 0) != (before == 0) {
+					t.Fatalf("Set: full in %v, before %v", b.FullIn(now), before)
+				}
+			}
+			if got, want := c.Available(r, now), b.Available(now); got != want || got < 0 || got > r.Burst() {
+				t.Fatalf("bucket has %d, cell %d of %d", want, got, r.Burst())
+			}
+			if c.FullIn(r, now) != b.FullIn(now) || c.FullIn(r, now) < 0 || c.tat.Load() < 0 {
+				t.Fatalf("bucket is full in %v, cell in %v", b.FullIn(now), c.FullIn(r, now))
+			}
+		}
+	})
+}
+
+func TestNoAllocations(t *testing.T) {
+	r := mustRate(t, 7, time.Second, 1_000_000)
+	b, c, g := NewBucket(r), new(Cell), new(Gate)
+	f := func(name string, call func()) {
+		t.Helper()
+		if got := testing.AllocsPerRun(100, call); got != 0 {
+			t.Errorf("%s allocates %v times", name, got)
+		}
+	}
+	f("Bucket.Take, allowed", func() { b.Take(1, 2) })
+	f("Bucket.Take, never", func() { b.Take(1, 1_000_001) })
+	f("Bucket.Take, refused", func() { b.Take(1, 1_000_000) })
+	f("Bucket.Refund", func() { b.Refund(1) })
+	f("Bucket.Set, equal", func() { b.Set(1, r) })
+	f("Cell", func() { c.Take(r, 1, 2); c.Refund(r, 1); c.Restate(1, r, r) })
+	f("Gate", func() { g.Enter(10); g.Leave() })
+}
+
+// tickerBucket is what the benchmarks compare with: a counter behind a mutex, refilled by a ticker.
+type tickerBucket struct {
+	mu            sync.Mutex
+	tokens, burst int64
+	stop, stopped chan struct{}
+}
+
+func newTickerBucket(requests, burst int64) *tickerBucket {
+	b := &tickerBucket{tokens: burst, burst: burst, stop: make(chan struct{}), stopped: make(chan struct{})}
+	go func() {
+		defer close(b.stopped)
+		ticker := time.NewTicker(time.Millisecond)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-b.stop:
+				return
+			case <-ticker.C:
+				b.mu.Lock()
+				b.tokens = min(b.burst, b.tokens+requests/1000)
+				b.mu.Unlock()
+			}
+		}
+	}()
+	return b
+}
+
+func (b *tickerBucket) take(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.tokens < n {
+		return false
+	}
+	b.tokens -= n
+	return true
+}
+
+func (b *tickerBucket) close() {
+	close(b.stop)
+	<-b.stopped
+}
+
+// share runs b.N calls on so many goroutines, each with a clock of its own that moves 1 µs per call, and
+// fails unless all of them answer want.
+func share(b *testing.B, goroutines int, want bool, call func(now int64) bool) {
+	b.ReportAllocs()
+	var all sync.WaitGroup
+	for range goroutines {
+		all.Go(func() {
+			for i := range int64(b.N / goroutines) {
+				if call(i*1000) != want {
+					b.Errorf("call %d: %v, want %v", i, !want, want)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+func BenchmarkTake(b *testing.B) {
+	plenty, none := mustRate(b, MaxRequests, time.Second, 1e15), mustRate(b, 1, time.Hour, 1)
+	for _, c := range []struct {
+		name       string
+		goroutines int
+	}{{"1-goroutine", 1}, {"2-goroutines", 2}} {
+		b.Run("allowed/"+c.name+"/bucket", func(b *testing.B) {
+			bucket := NewBucket(plenty)
+			share(b, c.goroutines, true, func(now int64) bool { return bucket.Take(now, 1).OK })
+		})
+		b.Run("allowed/"+c.name+"/cell", func(b *testing.B) {
+			var cell Cell
+			share(b, c.goroutines, true, func(now int64) bool { return cell.Take(plenty, now, 1).OK })
+		})
+		b.Run("allowed/"+c.name+"/mutex", func(b *testing.B) {
+			bucket := newTickerBucket(MaxRequests, 1e15)
+			defer bucket.close()
+			share(b, c.goroutines, true, func(int64) bool { return bucket.take(1) })
+		})
+		b.Run("denied/"+c.name+"/bucket", func(b *testing.B) {
+			bucket := NewBucket(none)
+			bucket.Take(horizon, 1)
+			share(b, c.goroutines, false, func(now int64) bool { return bucket.Take(now, 1).OK })
+		})
+		b.Run("denied/"+c.name+"/mutex", func(b *testing.B) {
+			bucket := newTickerBucket(0, 0)
+			defer bucket.close()
+			share(b, c.goroutines, false, func(int64) bool { return bucket.take(1) })
+		})
+	}
+}

@@ -1,0 +1,11 @@
+// Package limit holds the counters behind every limit: the token bucket and the gate for requests in
+// flight. It knows numbers and time, but no tenant, request or policy, and it never reads a clock.
+//
+// A bucket is kept as one timestamp (GCRA, after ITU-T I.371): the theoretical arrival time, at which
+// it will be full again. [Rate] is the arithmetic, [Bucket] a bucket whose rate changes exactly, [Cell] a
+// bucket of 8 bytes whose rate is passed in, and [Gate] the counter of requests in flight.
+//
+// The trade-off: one atomic word needs no lock and no refill goroutine and is exact, but it remembers
+// neither who spent the tokens nor when. So it is the wrong tool for a count that starts again
+// at a boundary of the calendar, for fairness between callers that wait, and for what must survive a restart.
+package limit

@@ -1,0 +1,81 @@
+package limit
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// TestGate plays one gate, the maximum of which changes.
+func TestGate(t *testing.T) {
+	var g Gate
+	f := func(max int64, want bool, wantInFlight int64) {
+		t.Helper()
+		if got := g.Enter(max); got != want || g.InFlight() != wantInFlight {
+			t.Errorf("Enter(%d) = %v with %d in flight, want %v with %d", max, got, g.InFlight(), want, wantInFlight)
+		}
+	}
+	// Nobody enters a closed gate.
+	f(0, false, 0)
+	f(math.MinInt64, false, 0)
+	// Up to the maximum.
+	f(2, true, 1)
+	f(2, true, 2)
+	f(2, false, 2)
+	// A larger maximum lets in more, a smaller one none, and throws nobody out.
+	f(3, true, 3)
+	f(1, false, 3)
+	// There is room again only below the maximum.
+	g.Leave()
+	f(2, false, 2)
+	g.Leave()
+	f(2, true, 2)
+}
+
+func TestGateLeaveWithoutEnter(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Errorf("Leave of an empty gate does not panic")
+		}
+	}()
+	new(Gate).Leave()
+}
+
+func TestGateRace(t *testing.T) {
+	const most = 1
+	var g Gate
+	var inside, entered atomic.Int64
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 100_000 {
+				if !g.Enter(most) {
+					continue
+				}
+				if n := inside.Add(1); n > most {
+					t.Errorf("%d inside, want at most %d", n, most)
+				}
+				entered.Add(1)
+				inside.Add(-1)
+				g.Leave()
+			}
+		})
+	}
+	all.Wait()
+	if got := g.InFlight(); got != 0 {
+		t.Errorf("%d in flight after all have left", got)
+	}
+	if entered.Load() == 0 {
+		t.Errorf("nobody entered")
+	}
+}
+
+func BenchmarkGate(b *testing.B) {
+	var g Gate
+	b.ReportAllocs()
+	for b.Loop() {
+		g.Enter(10)
+		g.Leave()
+	}
+}
