@@ -1,0 +1,121 @@
+package policy
+
+// BackendSpec is a legacy service: where it is and how it is spoken to.
+type BackendSpec struct {
+	// Endpoints are its addresses. Exactly one of endpoints and dns is set.
+	Endpoints []Endpoint `yaml:"endpoints"`
+	// DNS finds the addresses by name instead.
+	DNS *DNS `yaml:"dns" weir:"later"`
+	// TLS secures the connections to the backend.
+	TLS *ClientTLS `yaml:"tls" weir:"later"`
+	// Pool bounds the connections to the backend.
+	Pool Pool `yaml:"pool"`
+	// Timeouts bound the phases of a call to the backend.
+	Timeouts BackendTimeouts `yaml:"timeouts"`
+	// Balance chooses among endpoints: the one with the fewest requests in flight, each in turn, or by the tenant's hash.
+	Balance string `yaml:"balance" weir:"enum=LeastRequest|RoundRobin|ConsistentHash,default=LeastRequest,later=RoundRobin|ConsistentHash"`
+	// Health takes failing endpoints out of the choice.
+	Health *Health `yaml:"health" weir:"later"`
+	// Retries send a request again where that is safe.
+	Retries *Retries `yaml:"retries" weir:"later"`
+	// Capacity bounds what the backend is given at once; tenants share it by weight when it is full.
+	Capacity *Capacity `yaml:"capacity" weir:"later"`
+}
+
+// Endpoint is one address of a backend.
+type Endpoint struct {
+	// Address is host:port, or unix:/path for a Unix socket.
+	Address string `yaml:"address" weir:"required,format=endpoint"`
+	// Weight is this endpoint's part of the traffic relative to the others'.
+	Weight int `yaml:"weight" weir:"default=1,min=1,max=1000"`
+}
+
+// DNS finds a backend's addresses by name.
+type DNS struct {
+	// Name is looked up for A and AAAA records.
+	Name string `yaml:"name" weir:"required"`
+	// Port is the port at every address.
+	Port int `yaml:"port" weir:"required,min=1,max=65535"`
+	// Refresh is how often the name is looked up again. The last good answer is kept through failures.
+	Refresh Duration `yaml:"refresh" weir:"default=5s,min=100ms"`
+}
+
+// ClientTLS is the client side of TLS.
+type ClientTLS struct {
+	// CAFile holds the authorities that may sign the server's certificate. Empty means the system's.
+	CAFile string `yaml:"caFile"`
+	// CertFile is our certificate chain in PEM.
+	CertFile string `yaml:"certFile"`
+	// KeyFile is our private key in PEM.
+	KeyFile string `yaml:"keyFile"`
+	// ServerName is the name the certificate must carry. Empty means the endpoint's host.
+	ServerName string `yaml:"serverName"`
+}
+
+// Pool bounds the connections to a backend.
+type Pool struct {
+	// MaxConnections is the most connections to all of the backend's endpoints together.
+	MaxConnections int `yaml:"maxConnections" weir:"default=1000,min=1,max=100000"`
+	// MaxIdle is how many of them may wait unused.
+	MaxIdle int `yaml:"maxIdle" weir:"default=1000,min=0,max=100000"`
+	// IdleTimeout closes a connection that was unused for so long.
+	IdleTimeout Duration `yaml:"idleTimeout" weir:"default=30s,min=1ms"`
+	// PerTenant gives each tenant a pool of its own, as a bulkhead.
+	PerTenant bool `yaml:"perTenant" weir:"later"`
+}
+
+// BackendTimeouts bound the phases of a call to a backend.
+type BackendTimeouts struct {
+	// Connect bounds the dial.
+	Connect Duration `yaml:"connect" weir:"default=1s,min=1ms"`
+	// Response bounds the wait for the answer's header section once the request was sent.
+	Response Duration `yaml:"response" weir:"default=30s,min=1ms"`
+	// IdleBody bounds the wait between two pieces of the answer's body.
+	IdleBody Duration `yaml:"idleBody" weir:"default=30s,min=1ms"`
+}
+
+// Health takes failing endpoints out of the choice.
+type Health struct {
+	// Path is asked with GET; a 2xx or 3xx answer is healthy.
+	Path string `yaml:"path"`
+	// Interval is the time between two checks of one endpoint.
+	Interval Duration `yaml:"interval" weir:"default=5s,min=100ms"`
+	// Healthy is how many good checks in a row bring an endpoint back.
+	Healthy int `yaml:"healthy" weir:"default=2,min=1"`
+	// Unhealthy is how many bad checks in a row take it out.
+	Unhealthy int `yaml:"unhealthy" weir:"default=3,min=1"`
+	// Passive judges by the traffic itself.
+	Passive *PassiveHealth `yaml:"passive"`
+}
+
+// PassiveHealth ejects endpoints that fail real requests.
+type PassiveHealth struct {
+	// ConsecutiveFailures in a row eject an endpoint.
+	ConsecutiveFailures int `yaml:"consecutiveFailures" weir:"default=5,min=1"`
+	// EjectFor is how long it stays out.
+	EjectFor Duration `yaml:"ejectFor" weir:"default=30s,min=1ms"`
+	// MaxEjected is the largest part of the endpoints that may be out at once.
+	MaxEjected Percent `yaml:"maxEjected" weir:"default=50%"`
+}
+
+// Retries send a request again where that is safe.
+type Retries struct {
+	// On lists what is tried again: connect, reset, or a status in quotes.
+	On []string `yaml:"on"`
+	// Attempts is how often at most, after the first.
+	Attempts int `yaml:"attempts" weir:"default=1,min=0,max=10"`
+	// Budget is the largest part of requests that may be retries.
+	Budget Percent `yaml:"budget" weir:"default=10%"`
+}
+
+// Capacity bounds what a backend is given at once.
+type Capacity struct {
+	// Concurrency is the most requests in flight. 0 means no bound.
+	Concurrency int `yaml:"concurrency" weir:"default=0,min=0"`
+	// Adaptive finds the concurrency from latency.
+	Adaptive bool `yaml:"adaptive"`
+	// Queue is how many requests may wait. 0 means none.
+	Queue int `yaml:"queue" weir:"default=0,min=0"`
+	// QueueTimeout is how long one may wait.
+	QueueTimeout Duration `yaml:"queueTimeout" weir:"default=100ms,min=1ms"`
+}

@@ -1,0 +1,256 @@
+package policy
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"math/bits"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// resolveSidecar fills snapshot.Sidecar.
+func (c *compiler) resolveSidecar() {
+	d, spec := c.sidecar, c.sidecar.Spec.(*SidecarSpec)
+	s := SidecarSettings{
+		Name:           d.Name,
+		Service:        cmp.Or(c.service, spec.Service, d.Name),
+		Admin:          spec.Admin,
+		UnknownTenant:  unknownMode(spec.UnknownTenant),
+		LastGood:       ResolvePath(d.Origin, spec.LastGood),
+		HeaderTimeout:  time.Duration(spec.Timeouts.Header),
+		IdleTimeout:    time.Duration(spec.Timeouts.Idle),
+		RequestTimeout: time.Duration(spec.Timeouts.Request),
+		DrainTimeout:   time.Duration(spec.Timeouts.Drain),
+		Bounds: BoundsSettings{
+			HeaderBytes:      int(spec.Bounds.HeaderBytes),
+			HeaderCount:      spec.Bounds.HeaderCount,
+			URIBytes:         int(spec.Bounds.URIBytes),
+			BodyBytes:        int64(spec.Bounds.BodyBytes),
+			Connections:      spec.Bounds.Connections,
+			ConnectionsPerIP: spec.Bounds.ConnectionsPerIP,
+		},
+		AccessLog: spec.AccessLog,
+	}
+	if path := s.AccessLog.Path; path != "stdout" && path != "stderr" {
+		s.AccessLog.Path = ResolvePath(d.Origin, path)
+	}
+	for _, network := range spec.TrustedProxies {
+		s.TrustedProxies = append(s.TrustedProxies, netip.Prefix(network))
+	}
+	for _, source := range spec.Policies {
+		if source.File != nil {
+			s.PolicyFiles = append(s.PolicyFiles, ResolvePath(d.Origin, source.File.Path))
+		}
+	}
+	for _, source := range spec.Identity {
+		if source.APIKey != nil {
+			key := *source.APIKey
+			key.KeysFile = ResolvePath(d.Origin, key.KeysFile)
+			source.APIKey = &key
+		}
+		source.ClientCIDR = slices.Clone(source.ClientCIDR)
+		if source.Header == "" {
+			source.Trust = ""
+		}
+		s.Identity = append(s.Identity, source)
+	}
+	for _, l := range spec.Listeners {
+		network, address := SplitAddress(l.Address)
+		s.Listeners = append(s.Listeners, ListenerSettings{Name: l.Name, Network: network, Address: address})
+	}
+	if len(s.Listeners) == 0 {
+		s.Listeners = []ListenerSettings{{Name: "http", Network: "tcp", Address: ":8080"}}
+	}
+	c.snapshot.Sidecar = s
+}
+
+func unknownMode(s string) UnknownMode {
+	switch s {
+	case "Default":
+		return UnknownDefault
+	case "Shared":
+		return UnknownShared
+	}
+	return UnknownDeny
+}
+
+// ResolvePath returns a path of a document as a path of this process: a relative one is taken from the folder of the document's
+// file, and from the working directory when the document comes from the command line. An empty path stays empty. It only joins
+// names and asks nothing of the file system.
+func ResolvePath(o Origin, path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(o.File), path)
+}
+
+// SplitAddress returns what net.Dial and net.Listen take for an address of a document.
+func SplitAddress(s string) (network, address string) {
+	if path, ok := strings.CutPrefix(s, "unix:"); ok {
+		return "unix", path
+	}
+	return "tcp", s
+}
+
+// resolveBackends fills snapshot.Backends.
+func (c *compiler) resolveBackends() {
+	for _, d := range c.backends.docs {
+		spec := d.Spec.(*BackendSpec)
+		b := Backend{
+			Name:            d.Name,
+			MaxConnections:  spec.Pool.MaxConnections,
+			MaxIdle:         min(spec.Pool.MaxIdle, spec.Pool.MaxConnections),
+			IdleTimeout:     time.Duration(spec.Pool.IdleTimeout),
+			ConnectTimeout:  time.Duration(spec.Timeouts.Connect),
+			ResponseTimeout: time.Duration(spec.Timeouts.Response),
+			BodyIdleTimeout: time.Duration(spec.Timeouts.IdleBody),
+		}
+		for _, e := range spec.Endpoints {
+			network, address := SplitAddress(e.Address)
+			b.Endpoints = append(b.Endpoints, EndpointSettings{Network: network, Address: address, Weight: e.Weight})
+		}
+		c.snapshot.Backends = append(c.snapshot.Backends, b)
+	}
+}
+
+// resolveRoutes fills snapshot.Routes. Exactly one Backend and no Route mean a catch-all Route of the Backend's name.
+func (c *compiler) resolveRoutes() {
+	for _, d := range c.routes.docs {
+		spec := d.Spec.(*RouteSpec)
+		r := Route{Name: d.Name, Backend: -1, Timeout: time.Duration(spec.Timeout)}
+		for _, m := range spec.Match {
+			r.Match = append(r.Match, RouteMatch{
+				Host:    m.Host,
+				Path:    m.Path,
+				Methods: slices.Clone(m.Methods),
+				Headers: maps.Clone(m.Headers),
+			})
+		}
+		if len(spec.Split) == 0 {
+			r.Backend = c.lookUp(d, "spec.backend", &c.backends, spec.Backend)
+		}
+		for i, part := range spec.Split {
+			r.Split = append(r.Split, Split{
+				Backend: c.lookUp(d, joinIndex("spec.split", i)+".backend", &c.backends, part.Backend),
+				Weight:  part.Weight,
+				Tenants: slices.Clone(part.Tenants),
+			})
+		}
+		c.snapshot.Routes = append(c.snapshot.Routes, r)
+	}
+	if len(c.routes.docs) > 0 {
+		return
+	}
+	if len(c.backends.names) == 1 {
+		name := c.backends.names[0]
+		c.snapshot.Routes = []Route{{Name: name}}
+		c.routes.name(name)
+		return
+	}
+	c.reportSet(Warning, "no Route, and %d Backends where a single one would imply a Route: every request is answered with 404",
+		len(c.backends.names))
+}
+
+// resolvePolicies fills snapshot.Policies with those of this service, and checks all of them.
+func (c *compiler) resolvePolicies() {
+	for _, d := range c.policies.docs {
+		spec := d.Spec.(*TenantPolicySpec)
+		p := c.resolvePolicy(d, spec)
+		if len(spec.Services) == 0 || slices.Contains(spec.Services, c.snapshot.Sidecar.Service) {
+			c.snapshot.Policies = append(c.snapshot.Policies, p)
+			c.applied = append(c.applied, d)
+		}
+	}
+	c.snapshot.coverage = newCoverage(&c.snapshot)
+}
+
+func (c *compiler) resolvePolicy(d *Document, spec *TenantPolicySpec) TenantPolicy {
+	p := TenantPolicy{Name: d.Name, Backend: -1}
+	switch t := spec.Tenants; {
+	case len(t.Names) > 0:
+		p.Specificity, p.Names = SpecNames, slices.Clone(t.Names)
+		slices.Sort(p.Names)
+	case t.Match != "":
+		p.Specificity, p.Pattern = SpecMatch, t.Match
+	case t.Any:
+		p.Specificity = SpecAny
+	case t.Unknown:
+		p.Specificity = SpecUnknown
+	}
+	for i := range spec.Limits {
+		p.Limits = append(p.Limits, c.resolveLimit(d, joinIndex("spec.limits", i), &spec.Limits[i]))
+	}
+	if spec.Concurrency != nil {
+		p.Concurrency = spec.Concurrency.Max
+	}
+	if spec.Backend != "" {
+		p.Backend = c.lookUp(d, "spec.backend", &c.backends, spec.Backend)
+	}
+	if spec.Reject != nil {
+		reject := *spec.Reject
+		p.Reject = &reject
+	}
+	return p
+}
+
+// longestRefill is the longest that an empty bucket may take to be full again. The buckets' arithmetic holds somewhat more.
+const longestRefill = 4 * 365 * 24 * time.Hour
+
+func (c *compiler) resolveLimit(d *Document, path string, l *Limit) LimitRule {
+	r := LimitRule{
+		Policy:   d.Name,
+		Name:     l.Name,
+		Requests: *l.Requests,
+		Per:      time.Duration(l.Per),
+		Bucket:   bucketScope(l.Bucket),
+		Shadow:   l.Mode == "Shadow",
+		Final:    l.Final,
+		Origin:   d.origin(path),
+	}
+	for i, name := range l.Routes {
+		r.Routes = append(r.Routes, c.lookUp(d, joinIndex(path+".routes", i), &c.routes, name))
+	}
+	slices.Sort(r.Routes)
+	r.Routes = slices.Compact(r.Routes)
+
+	if r.Requests == 0 {
+		return r // it blocks, and has no burst
+	}
+	r.Burst = r.Requests
+	if l.Burst != nil {
+		r.Burst = *l.Burst
+	}
+	if r.Requests > int64(r.Per) {
+		c.report(d, Error, path+".requests", "%d in %s is more than one a nanosecond, want at most %d", r.Requests, r.Per, int64(r.Per))
+		return r
+	}
+	if most := mostBurst(r.Requests, r.Per); r.Burst > most {
+		c.report(d, Error, path+".burst", "a bucket of %d takes more than 4 years to refill at %d in %s, want at most %d",
+			r.Burst, r.Requests, r.Per, most)
+	}
+	return r
+}
+
+// mostBurst is the largest burst that refills within longestRefill: that × requests ÷ per, without overflow on the way.
+func mostBurst(requests int64, per time.Duration) int64 {
+	hi, lo := bits.Mul64(uint64(longestRefill), uint64(requests))
+	if hi >= uint64(per) {
+		return math.MaxInt64
+	}
+	most, _ := bits.Div64(hi, lo, uint64(per))
+	return int64(min(most, math.MaxInt64))
+}
+
+func bucketScope(s string) BucketScope {
+	switch s {
+	case "TenantAndRoute":
+		return BucketTenantAndRoute
+	case "Shared":
+		return BucketShared
+	}
+	return BucketTenant
+}

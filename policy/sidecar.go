@@ -1,0 +1,194 @@
+package policy
+
+// SidecarSpec is one process: what it listens on, whom it believes, where its policies come from.
+// It is read from files at start; a change of listeners, admin or bounds needs a restart, the rest is live.
+type SidecarSpec struct {
+	// Service is the fleet this sidecar belongs to. Empty means metadata.name.
+	Service string `yaml:"service" weir:"format=dnslabel"`
+	// Listeners are the addresses on which clients are served. None means one on ":8080".
+	Listeners []Listener `yaml:"listeners"`
+	// Admin is the operator's port: health, metrics, status.
+	Admin Admin `yaml:"admin"`
+	// TrustedProxies are the peers whose identity and X-Forwarded-* headers are believed. Everyone else's are stripped.
+	TrustedProxies []CIDR `yaml:"trustedProxies"`
+	// Identity lists the sources of the tenant. The first source that yields one wins.
+	Identity []IdentitySource `yaml:"identity"`
+	// UnknownTenant says what happens to a request without an identity, or with one that no policy covers:
+	// Deny answers 401 without and 403 with an identity, Default applies the policies with `tenants: {unknown: true}`,
+	// Shared puts all of them in one bucket under the limits of the `any` policies.
+	UnknownTenant string `yaml:"unknownTenant" weir:"enum=Deny|Default|Shared,default=Deny"`
+	// Policies are the sources of documents, merged by kind and name. Empty means the files given with -f.
+	Policies []PolicySource `yaml:"policies"`
+	// LastGood is the file that keeps the last applied documents, so that the process starts when its sources are broken.
+	// Empty keeps none.
+	LastGood string `yaml:"lastGood"`
+	// Timeouts bound the phases of a client's request.
+	Timeouts SidecarTimeouts `yaml:"timeouts"`
+	// Bounds limit what one client can make the sidecar hold.
+	Bounds Bounds `yaml:"bounds"`
+	// AccessLog says how requests are logged.
+	AccessLog AccessLog `yaml:"accessLog"`
+	// Tracing exports spans by OTLP; the exporter is set by the standard OTEL_* environment.
+	Tracing *Tracing `yaml:"tracing" weir:"later"`
+}
+
+// Listener is one address on which clients are served.
+type Listener struct {
+	// Name is what logs and errors call the listener.
+	Name string `yaml:"name" weir:"required,format=dnslabel"`
+	// Address is host:port, or unix:/path for a Unix socket. An empty host means every interface.
+	Address string `yaml:"address" weir:"required,format=listen"`
+	// TLS serves HTTPS. Rotated files are picked up without a restart.
+	TLS *ListenerTLS `yaml:"tls" weir:"later"`
+}
+
+// ListenerTLS is the server side of TLS towards clients.
+type ListenerTLS struct {
+	// CertFile is the certificate chain in PEM.
+	CertFile string `yaml:"certFile" weir:"required"`
+	// KeyFile is the private key in PEM.
+	KeyFile string `yaml:"keyFile" weir:"required"`
+	// ClientCAFile holds the authorities that may sign client certificates.
+	ClientCAFile string `yaml:"clientCAFile"`
+	// RequireClientCert refuses clients without a certificate signed by ClientCAFile.
+	RequireClientCert bool `yaml:"requireClientCert"`
+}
+
+// Admin is the operator's port.
+type Admin struct {
+	// Address is host:port, or unix:/path. Keep it on loopback or behind a network policy.
+	Address string `yaml:"address" weir:"default=127.0.0.1:9901,format=listen"`
+	// Pprof serves /debug/pprof/ on the admin port.
+	Pprof bool `yaml:"pprof"`
+}
+
+// IdentitySource yields a tenant from a request. Exactly one of header, jwt, apiKey, spiffe, host, path and clientCIDR is set.
+type IdentitySource struct {
+	// Header takes the tenant from this request header.
+	Header string `yaml:"header" weir:"format=headername"`
+	// Trust says whose header is believed: TrustedProxies only, or Any peer. Goes with header.
+	Trust string `yaml:"trust" weir:"enum=trustedProxies|any,default=trustedProxies"`
+	// JWT takes the tenant from a claim of a verified token.
+	JWT *JWTIdentity `yaml:"jwt" weir:"later"`
+	// APIKey takes the tenant from a key that the client presents.
+	APIKey *APIKeyIdentity `yaml:"apiKey"`
+	// SPIFFE takes the tenant from the verified client certificate's SPIFFE ID.
+	SPIFFE *SPIFFEIdentity `yaml:"spiffe" weir:"later"`
+	// Host takes the tenant from the Host header; `{tenant}` stands for one label, as in "{tenant}.api.example.com".
+	Host string `yaml:"host" weir:"format=hosttemplate"`
+	// Path takes the tenant from the path; `{tenant}` stands for one segment, as in "/t/{tenant}/".
+	Path string `yaml:"path" weir:"format=pathtemplate"`
+	// ClientCIDR maps the client's address to a tenant; the longest prefix wins.
+	ClientCIDR []CIDRTenant `yaml:"clientCIDR"`
+}
+
+// JWTIdentity reads the tenant from a claim of a signed token.
+type JWTIdentity struct {
+	// Header carries the token, with or without the prefix "Bearer ".
+	Header string `yaml:"header" weir:"default=Authorization,format=headername"`
+	// Claim is the claim that names the tenant.
+	Claim string `yaml:"claim" weir:"default=tenant"`
+	// JWKSFile holds the keys, as a JSON Web Key Set. A rotated file is picked up.
+	JWKSFile string `yaml:"jwksFile" weir:"required"`
+	// Issuer is the only issuer accepted.
+	Issuer string `yaml:"issuer"`
+	// Audience is the only audience accepted.
+	Audience string `yaml:"audience"`
+}
+
+// APIKeyIdentity maps a key that the client presents to a tenant.
+type APIKeyIdentity struct {
+	// Header carries the key.
+	Header string `yaml:"header" weir:"default=X-API-Key,format=headername"`
+	// KeysFile has one `tenant:sha256-hex-of-the-key` a line; keys are hashed at rest and compared in constant time.
+	// Blank lines and lines that start with # are passed over. A changed file is picked up.
+	KeysFile string `yaml:"keysFile" weir:"required"`
+}
+
+// SPIFFEIdentity reads the tenant from the path of a SPIFFE ID.
+type SPIFFEIdentity struct {
+	// PathPattern is the shape of the path; `{tenant}` stands for one segment, as in "/ns/{tenant}/*".
+	PathPattern string `yaml:"pathPattern" weir:"required,format=pathtemplate"`
+}
+
+// CIDRTenant maps one network to a tenant.
+type CIDRTenant struct {
+	// CIDR is the network, as in 10.1.0.0/16 or 2001:db8::/32.
+	CIDR CIDR `yaml:"cidr" weir:"required"`
+	// Tenant is who speaks from that network.
+	Tenant string `yaml:"tenant" weir:"required,format=tenant"`
+}
+
+// PolicySource is one place documents come from. Exactly one of file and etcd is set.
+type PolicySource struct {
+	// File is a file or a directory of *.yaml, *.yml and *.json files, watched.
+	File *FileSource `yaml:"file"`
+	// Etcd is a key prefix in an etcd cluster, watched.
+	Etcd *EtcdSource `yaml:"etcd" weir:"later"`
+}
+
+// FileSource reads documents from the file system.
+type FileSource struct {
+	// Path is a file or directory; a relative one is taken from the folder of the document that names it.
+	Path string `yaml:"path" weir:"required"`
+}
+
+// EtcdSource reads documents from etcd.
+type EtcdSource struct {
+	// Endpoints are the members' client URLs.
+	Endpoints []string `yaml:"endpoints" weir:"required"`
+	// Prefix is where the keys begin.
+	Prefix string `yaml:"prefix" weir:"default=/weir"`
+	// TLS secures the connection.
+	TLS *ClientTLS `yaml:"tls"`
+	// Username logs in; the password comes from PasswordFile.
+	Username string `yaml:"username"`
+	// PasswordFile holds the password. A rotated file is picked up.
+	PasswordFile string `yaml:"passwordFile"`
+}
+
+// SidecarTimeouts bound the phases of a client's request.
+type SidecarTimeouts struct {
+	// Header is the longest a client may take to send a request's header section.
+	Header Duration `yaml:"header" weir:"default=5s,min=1ms"`
+	// Idle is the longest a keep-alive connection may wait for its next request.
+	Idle Duration `yaml:"idle" weir:"default=60s,min=1ms"`
+	// Request is the longest a request may take from its first byte to the last byte of the answer, unless its route says otherwise.
+	// 0 means no bound.
+	Request Duration `yaml:"request" weir:"default=60s,min=0s"`
+	// Drain is how long requests in flight may go on after SIGTERM.
+	Drain Duration `yaml:"drain" weir:"default=30s,min=0s"`
+}
+
+// Bounds limit what one client can make the sidecar hold. 0 means no bound where that is allowed.
+type Bounds struct {
+	// HeaderBytes is the largest request header section, request line included. Larger ones get 431.
+	HeaderBytes Size `yaml:"headerBytes" weir:"default=32KiB,min=1KiB,max=1MiB"`
+	// HeaderCount is the largest number of header fields. More get 431.
+	HeaderCount int `yaml:"headerCount" weir:"default=100,min=1,max=1000"`
+	// URIBytes is the longest request target. Longer ones get 414.
+	URIBytes Size `yaml:"uriBytes" weir:"default=8KiB,min=64B,max=1MiB"`
+	// BodyBytes is the largest request body. Larger ones get 413. 0 means no bound.
+	BodyBytes Size `yaml:"bodyBytes" weir:"default=0,min=0"`
+	// Connections is how many clients may be connected at once; further ones wait in the kernel's queue.
+	Connections int `yaml:"connections" weir:"default=10000,min=1,max=1000000"`
+	// ConnectionsPerIP is how many of them may come from one address. 0 means no bound.
+	ConnectionsPerIP int `yaml:"connectionsPerIP" weir:"default=0,min=0"`
+}
+
+// AccessLog says how requests are logged.
+type AccessLog struct {
+	// Format is json, or off.
+	Format string `yaml:"format" weir:"enum=json|off,default=json"`
+	// SuccessSample logs one of every N requests that were forwarded and answered below 400; denials and errors are always logged.
+	// 0 logs none of them.
+	SuccessSample int `yaml:"successSample" weir:"default=1,min=0"`
+	// Path is stdout, stderr or a file, which is appended to and opened again on SIGHUP.
+	Path string `yaml:"path" weir:"default=stdout"`
+}
+
+// Tracing exports spans.
+type Tracing struct {
+	// Sample is the part of requests traced.
+	Sample Percent `yaml:"sample" weir:"default=1%"`
+}

@@ -1,0 +1,194 @@
+package policy
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Snapshot is all documents of one revision, compiled. It is immutable and safe for concurrent use: nothing in it may be
+// changed after [Compile] returned it, and nothing in it refers to the documents it came from.
+type Snapshot struct {
+	// Hash identifies the content: hex SHA-256 over the documents' canonical form, sorted by kind and name, the service, and the
+	// API keys. It does not cover where the documents were written.
+	Hash string
+	// Sidecar is this process's own settings.
+	Sidecar SidecarSettings
+	// Backends, Routes and Policies are sorted by name. Routes and policies refer to backends and routes by index.
+	Backends []Backend
+	Routes   []Route
+	Policies []TenantPolicy
+	// Documents describes what was compiled, sorted by kind and name, for status pages and for `why`.
+	Documents []DocumentInfo
+	// Warnings are what is legal but probably not meant; they never keep a snapshot from being applied.
+	Warnings []Problem
+
+	coverage *coverage // nil in a snapshot made by hand
+}
+
+// DocumentInfo names one document of a snapshot.
+type DocumentInfo struct {
+	Kind   Kind
+	Name   string
+	Origin Origin
+	Digest string // hex SHA-256 of its canonical form
+}
+
+// Origin is where a document or a field was written. Line and Column count from 1; 0 means unknown.
+type Origin struct {
+	File   string // path, etcd key, or "command line"
+	Line   int
+	Column int
+}
+
+// SidecarSettings is a SidecarSpec, resolved.
+type SidecarSettings struct {
+	Name           string
+	Service        string
+	Listeners      []ListenerSettings
+	Admin          Admin
+	TrustedProxies []netip.Prefix
+	Identity       []IdentitySource // validated; exactly one source set in each, Trust set with Header only
+	APIKeys        []APIKeyTable    // one for each Identity with apiKey, in order; see Snapshot.WithAPIKeys
+	UnknownTenant  UnknownMode
+	PolicyFiles    []string // files and directories of `policies`
+	LastGood       string   // empty: none
+	HeaderTimeout  time.Duration
+	IdleTimeout    time.Duration
+	RequestTimeout time.Duration // 0: no bound
+	DrainTimeout   time.Duration
+	Bounds         BoundsSettings
+	AccessLog      AccessLog
+}
+
+// ListenerSettings is one Listener, resolved.
+type ListenerSettings struct {
+	Name    string
+	Network string // "tcp" or "unix"
+	Address string // host:port or the socket's path
+}
+
+// BoundsSettings is Bounds in plain numbers.
+type BoundsSettings struct {
+	HeaderBytes, HeaderCount, URIBytes int
+	BodyBytes                          int64 // 0: no bound
+	Connections, ConnectionsPerIP      int   // ConnectionsPerIP 0: no bound
+}
+
+// APIKeyTable maps the SHA-256 of a key to its tenant.
+type APIKeyTable map[[32]byte]string
+
+// UnknownMode says what happens to a request whose tenant is unknown. Compile turns a mode without policies to go by into
+// UnknownDeny, with a warning: a missing identity never means unlimited.
+type UnknownMode uint8
+
+// The modes of `unknownTenant`.
+const (
+	UnknownDeny    UnknownMode = iota // 401 without an identity, 403 with one
+	UnknownDefault                    // the policies with `tenants: {unknown: true}`, of which there is at least one
+	UnknownShared                     // one bucket for all of them, under the limits of the `any` policies, of which there is at least one
+)
+
+// String is the value as documents have it.
+func (m UnknownMode) String() string {
+	return [...]string{UnknownDeny: "Deny", UnknownDefault: "Default", UnknownShared: "Shared"}[m]
+}
+
+// Backend is a BackendSpec, resolved.
+type Backend struct {
+	Name            string
+	Endpoints       []EndpointSettings
+	MaxConnections  int
+	MaxIdle         int
+	IdleTimeout     time.Duration
+	ConnectTimeout  time.Duration
+	ResponseTimeout time.Duration
+	BodyIdleTimeout time.Duration
+}
+
+// EndpointSettings is one Endpoint, resolved.
+type EndpointSettings struct {
+	Network string // "tcp" or "unix"
+	Address string // host:port or the socket's path
+	Weight  int
+}
+
+// Route is a RouteSpec, resolved. Its index in Snapshot.Routes is its identity within one snapshot.
+type Route struct {
+	Name    string
+	Match   []RouteMatch // validated, hosts in lower case; an empty slice matches every request
+	Backend int          // index into Snapshot.Backends; -1 when Split is used
+	Split   []Split      // empty unless the route splits
+	Timeout time.Duration
+}
+
+// Split is one part of a split.
+type Split struct {
+	Backend int      // index into Snapshot.Backends
+	Weight  int      // 0: only Tenants
+	Tenants []string // always go here
+}
+
+// Specificity orders policies: the greater replaces the lesser, limit by limit.
+type Specificity uint8
+
+// The selectors of a TenantPolicy, from the least to the most specific.
+const (
+	SpecUnknown Specificity = iota
+	SpecAny
+	SpecMatch
+	SpecNames
+)
+
+// String is the selector's field in documents.
+func (s Specificity) String() string {
+	return [...]string{SpecUnknown: "unknown", SpecAny: "any", SpecMatch: "match", SpecNames: "names"}[s]
+}
+
+// TenantPolicy is a TenantPolicySpec, resolved. Its index in Snapshot.Policies is its identity within one snapshot.
+type TenantPolicy struct {
+	Name        string
+	Specificity Specificity
+	Names       []string // SpecNames: sorted
+	Pattern     string   // SpecMatch
+	Limits      []LimitRule
+	Concurrency int     // 0: says nothing
+	Backend     int     // index into Snapshot.Backends; -1: says nothing
+	Reject      *Reject // nil: says nothing
+}
+
+// BucketScope says who shares a bucket.
+type BucketScope uint8
+
+// The values of `bucket`.
+const (
+	BucketTenant BucketScope = iota
+	BucketTenantAndRoute
+	BucketShared
+)
+
+// String is the value as documents have it.
+func (b BucketScope) String() string {
+	return [...]string{BucketTenant: "Tenant", BucketTenantAndRoute: "TenantAndRoute", BucketShared: "Shared"}[b]
+}
+
+// LimitRule is one Limit, resolved. Rules are compared by (Policy, Name).
+type LimitRule struct {
+	Policy   string // name of its TenantPolicy
+	Name     string
+	Requests int64 // 0 blocks
+	Per      time.Duration
+	Burst    int64 // at least 1 unless Requests is 0
+	Bucket   BucketScope
+	Routes   []int // indexes into Snapshot.Routes, ascending; empty: all
+	Shadow   bool
+	Final    bool
+	Origin   Origin
+}
+
+// Plan is what applies to one tenant: the outcome of specificity, replacement and `final` over the policies that match it.
+type Plan struct {
+	Limits      []LimitRule // in the order of policy specificity (most specific first), then policy name, then document order
+	Concurrency int         // 0: no bound
+	Backend     int         // index into Snapshot.Backends; -1: the route's
+	Reject      Reject      // defaults applied
+}
