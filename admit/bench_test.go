@@ -1,0 +1,202 @@
+package admit
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// crowd is many tenants, three limits each: named, or on demand.
+func crowd(t testing.TB, n int, named bool) (*rig, []*Request) {
+	t.Helper()
+	names := make([]string, n)
+	reqs := make([]*Request, n)
+	for i := range n {
+		names[i] = "tenant-" + strconv.Itoa(i*7919)
+		reqs[i] = requestOf("", "/")
+		reqs[i].Header = &byteField{"X-Tenant-ID", []byte(names[i])}
+	}
+	rand.New(rand.NewPCG(1, 2)).Shuffle(n, func(i, j int) { reqs[i], reqs[j] = reqs[j], reqs[i] })
+	selector := "any: true"
+	if named {
+		selector = "names: [" + strings.Join(names, ", ") + "]"
+	}
+	r := newRig(t, fmt.Sprintf("TenantPolicy p {tenants: {%s}, concurrency: {max: 10}, limits: [{name: a, requests: 1000}, {name: b, requests: 100000, per: 1h, bucket: TenantAndRoute}, {name: c, requests: 1000000, per: 24h}]}", selector))
+	for _, req := range reqs {
+		m := r.table.Match(r.now, req)
+		v := r.table.Decide(r.now, &m)
+		r.settle(&m, &v)
+	}
+	return r, reqs
+}
+
+func TestNoAllocations(t *testing.T) {
+	f := func(what, documents, tenant string, passes bool) {
+		t.Helper()
+		r := newRig(t, documents)
+		req := requestOf("", "/")
+		req.Header = &byteField{"X-Tenant-ID", []byte(tenant)}
+		if tenant == "" {
+			req.Header = &byteField{}
+		}
+		states := make([]LimitState, 0, 8)
+		n := testing.AllocsPerRun(1000, func() {
+			r.now += 1000
+			m := r.table.Match(r.now, req)
+			v := r.table.Decide(r.now, &m)
+			if (v.Reason == Passed) != passes {
+				t.Errorf("%s: unexpected reason: %v", what, v.Reason)
+			}
+			states = r.table.Limits(r.now, &m, states[:0])
+			r.settle(&m, &v)
+		})
+		if n != 0 {
+			t.Errorf("%s: unexpected allocations: got %v, want 0", what, n)
+		}
+	}
+
+	shared := "Sidecar weir {unknownTenant: Shared, identity: [{header: X-Tenant-ID, trust: any}]}\n"
+	allow := "limits: [{name: a, requests: 1000000}, {name: b, requests: 1000000, bucket: TenantAndRoute}, {name: c, requests: 1000000, bucket: Shared}, {name: d, requests: 1, mode: Shadow}]}"
+	deny := "limits: [{name: a, requests: 1000000}, {name: b, requests: 0}, {name: c, requests: 1000000, bucket: Shared}]}"
+	f("named, allowed", "TenantPolicy p {tenants: {names: [acme]}, "+allow, "acme", true)
+	f("named, denied", "TenantPolicy p {tenants: {names: [acme]}, "+deny, "acme", false)
+	f("on demand, allowed", "TenantPolicy p {tenants: {any: true}, "+allow, "acme", true)
+	f("on demand, denied", "TenantPolicy p {tenants: {any: true}, "+deny, "acme", false)
+	f("matched, allowed", `TenantPolicy p {tenants: {match: "a*"}, `+allow, "acme", true)
+	f("unknown, allowed", shared+"TenantPolicy p {tenants: {any: true}, "+allow, "", true)
+	f("unknown, denied", shared+"TenantPolicy p {tenants: {any: true}, "+deny, "", false)
+	f("unknown, refused", "TenantPolicy p {tenants: {names: [acme]}, "+allow, "", false)
+	f("uncovered, refused", "TenantPolicy p {tenants: {names: [acme]}, "+allow, "globex", false)
+}
+
+// Newcomers without room must not cost allocations either, or a flood would be a flood of garbage.
+func TestNoAllocationsInOverflow(t *testing.T) {
+	r := newRigOf(t, Options{AnyTenants: ways}, `TenantPolicy p {tenants: {any: true}, limits: [{name: a, requests: 1, per: 1h}]}`)
+	fill(r)
+	req := requestOf("", "/")
+	req.Header = &byteField{"X-Tenant-ID", []byte("late")}
+	n := testing.AllocsPerRun(1000, func() {
+		m := r.table.Match(r.now, req)
+		v := r.table.Decide(r.now, &m)
+		r.settle(&m, &v)
+	})
+	if n != 0 {
+		t.Errorf("unexpected allocations: got %v, want 0", n)
+	}
+}
+
+// The memory of a tenant on demand with one limit, its name and its place in the table included.
+func TestBytesPerTenant(t *testing.T) {
+	const n = 40000
+	before := heapInUse()
+	r := newRig(t, `TenantPolicy p {tenants: {any: true}, limits: [{name: a, requests: 1000}]}`)
+	req := requestOf("", "/")
+	header := &byteField{name: "X-Tenant-ID"}
+	req.Header = header
+	empty := heapInUse()
+	for i := range n {
+		header.value = append(header.value[:0], "tenant-"+strconv.Itoa(i)...)
+		m := r.table.Match(r.now, req)
+		v := r.table.Decide(r.now, &m)
+		r.settle(&m, &v)
+	}
+	full := heapInUse()
+	cells := r.table.OnDemand(r.now).Cells
+	each := float64(full-empty) / float64(cells)
+	place := float64(empty-before) / 65536
+	t.Logf("%.0f bytes for each of %d tenants, and %.0f for each place", each, cells, place)
+	if each > 160 || place > 16 {
+		t.Errorf("a tenant on demand takes %.0f bytes, and its place %.0f", each, place)
+	}
+}
+
+func BenchmarkDecide(b *testing.B) {
+	f := func(name string, tenants int, named, whole bool) {
+		b.Run(name, func(b *testing.B) {
+			r, reqs := crowd(b, tenants, named)
+			matches := make([]Match, len(reqs))
+			for i := range reqs {
+				matches[i] = r.table.Match(r.now, reqs[i])
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := 0; b.Loop(); i++ {
+				r.now += 10000
+				m := &matches[i%len(matches)]
+				if whole {
+					*m = r.table.Match(r.now, reqs[i%len(reqs)])
+				}
+				v := r.table.Decide(r.now, m)
+				if v.entered {
+					m.Tenant.seat.gate.Leave()
+				}
+				if whole {
+					v.entered = false
+					r.table.Settle(m, &v, Outcome{Passed, 200})
+				}
+			}
+		})
+	}
+	f("named", 10000, true, false)
+	f("on-demand", 10000, false, false)
+	f("named/match-decide-settle", 10000, true, true)
+	f("on-demand/match-decide-settle", 10000, false, true)
+}
+
+func BenchmarkDecideDenied(b *testing.B) {
+	r := newRig(b, `TenantPolicy p {tenants: {names: [acme]}, limits: [{name: a, requests: 1, per: 1h}, {name: b, requests: 10000000, per: 1h}, {name: c, requests: 10000000, per: 24h}]}`)
+	m := r.table.Match(r.now, requestOf("acme", "/"))
+	b.ReportAllocs()
+	for b.Loop() {
+		if v := r.table.Decide(r.now, &m); v.entered {
+			m.Tenant.seat.gate.Leave()
+		}
+	}
+}
+
+func BenchmarkFind(b *testing.B) {
+	f := func(name string, tenants int, named bool) {
+		b.Run(name, func(b *testing.B) {
+			r, reqs := crowd(b, tenants, named)
+			names := make([][]byte, len(reqs))
+			for i := range reqs {
+				names[i], _ = reqs[i].Header.Lookup("X-Tenant-ID")
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := 0; b.Loop(); i++ {
+				if tn, _ := r.table.tenant(r.now, names[i%len(names)], 0); tn == nil {
+					b.Fatal("no tenant")
+				}
+			}
+		})
+	}
+	f("named-10000", 10000, true)
+	f("on-demand-10000", 10000, false)
+	f("on-demand-65536", 65536, false)
+}
+
+// BenchmarkFlood is the cost of a name that was never seen, with every place taken by tenants that are not at rest.
+func BenchmarkFlood(b *testing.B) {
+	r := newRig(b, `TenantPolicy p {tenants: {any: true}, limits: [{name: a, requests: 1, per: 744h}]}`)
+	req := requestOf("", "/")
+	header := &byteField{name: "X-Tenant-ID"}
+	req.Header = header
+	i := 0
+	one := func() {
+		header.value = strconv.AppendInt(header.value[:0], int64(i), 10)
+		i++
+		m := r.table.Match(r.now, req)
+		v := r.table.Decide(r.now, &m)
+		r.settle(&m, &v)
+	}
+	for range 200_000 {
+		one()
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		one()
+	}
+}

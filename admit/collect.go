@@ -1,0 +1,149 @@
+package admit
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// collector reads the counters of the live table when it is scraped. The requests themselves never touch a metric.
+type collector struct {
+	table                                  func() *Table
+	requests, decisions, available, flight *prometheus.Desc
+}
+
+// NewCollector returns a collector of the cells of the live table, which may be nil. Series of tenants, limits and routes that the
+// table does not have any more are gone with it.
+//
+//	weir_requests_total{tenant,route,code,reason}                every request; code is the class, as in 2xx
+//	weir_limit_decisions_total{tenant,policy,limit,decision}     allow, deny and shadow_deny
+//	weir_limit_available{tenant,limit}                           of named tenants only
+//	weir_inflight{tenant}
+//
+// Named tenants have a label of their own, up to Options.MetricTenants of them; all others are summed under `__other__`.
+// `__none__` stands for what a request did not get: a tenant, a route, a status.
+func NewCollector(table func() *Table) prometheus.Collector {
+	return &collector{
+		table: table,
+		requests: prometheus.NewDesc("weir_requests_total",
+			"Requests that have ended, by tenant, route, class of the status and reason.", []string{"tenant", "route", "code", "reason"}, nil),
+		decisions: prometheus.NewDesc("weir_limit_decisions_total",
+			"What each limit said of requests; shadow_deny is what it would have denied in mode Shadow.", []string{"tenant", "policy", "limit", "decision"}, nil),
+		available: prometheus.NewDesc("weir_limit_available",
+			"Whole tokens left in a tenant's bucket, of several for routes in the emptiest.", []string{"tenant", "limit"}, nil),
+		flight: prometheus.NewDesc("weir_inflight",
+			"Requests of a tenant that were let through and have not ended.", []string{"tenant"}, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.requests
+	ch <- c.decisions
+	ch <- c.available
+	ch <- c.flight
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	t := c.table()
+	if t == nil {
+		return
+	}
+	for _, own := range t.labelled() {
+		c.collectRequests(ch, t, own.label, own.requests)
+	}
+	c.collectRequests(ch, t, otherLabel, t.others)
+	for _, tn := range t.named {
+		if tn.own == nil {
+			continue
+		}
+		for i, l := range tn.plan.limits {
+			c.collectDecisions(ch, tn.own.label, l.Limit, tn.own.decisions[i])
+		}
+	}
+	for _, l := range t.limits {
+		c.collectDecisions(ch, otherLabel, l, l.others)
+	}
+	c.collectAvailable(ch, t)
+	c.collectInFlight(ch, t)
+}
+
+func (c *collector) collectRequests(ch chan<- prometheus.Metric, t *Table, tenant string, r *requests) {
+	routes := r.routes.Load()
+	if routes == nil {
+		return
+	}
+	for route, byReason := range *routes {
+		if !t.routeNames[route] {
+			continue
+		}
+		if route == "" {
+			route = noneLabel
+		}
+		for reason := range byReason {
+			byClass := byReason[reason].Load()
+			if byClass == nil {
+				continue
+			}
+			for class := range byClass {
+				if n := byClass[class].Load(); n > 0 {
+					counter(ch, c.requests, n, tenant, route, className(class), Reason(reason).String())
+				}
+			}
+		}
+	}
+}
+
+func className(class int) string {
+	return [classes]string{noneLabel, "1xx", "2xx", "3xx", "4xx", "5xx"}[class]
+}
+
+// collectDecisions leaves out what was never said under `__other__`, where most limits say nothing.
+func (c *collector) collectDecisions(ch chan<- prometheus.Metric, tenant string, l *Limit, d *decisions) {
+	emit := func(decision string, n uint64, usual bool) {
+		if n > 0 || usual && tenant != otherLabel {
+			counter(ch, c.decisions, n, tenant, l.rule.Policy, l.rule.Name, decision)
+		}
+	}
+	emit("allow", d.allow.Load(), true)
+	emit("deny", d.deny.Load(), !l.rule.Shadow)
+	emit("shadow_deny", d.shadowDeny.Load(), l.rule.Shadow)
+}
+
+func (c *collector) collectAvailable(ch chan<- prometheus.Metric, t *Table) {
+	if t.options.Clock == nil {
+		return
+	}
+	now := t.options.Clock()
+	for _, tn := range t.named {
+		if tn.own == nil {
+			continue
+		}
+		for _, s := range tn.states(now).Limits {
+			gauge(ch, c.available, s.Available, tn.own.label, s.Name)
+		}
+	}
+}
+
+func (c *collector) collectInFlight(ch chan<- prometheus.Metric, t *Table) {
+	others := int64(0)
+	for _, tn := range t.named {
+		if tn.own == nil {
+			others += tn.seat.gate.InFlight()
+			continue
+		}
+		gauge(ch, c.flight, tn.seat.gate.InFlight(), tn.own.label)
+	}
+	if t.unknown != nil {
+		others += t.unknown.seat.gate.InFlight()
+	}
+	if t.demand != nil {
+		t.demand.each(t, func(tn *Tenant) { others += tn.seat.gate.InFlight() })
+	}
+	gauge(ch, c.flight, others, otherLabel)
+}
+
+func counter(ch chan<- prometheus.Metric, d *prometheus.Desc, n uint64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+}
+
+func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, n int64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), labels...)
+}

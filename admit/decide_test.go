@@ -1,0 +1,265 @@
+package admit
+
+import (
+	"testing"
+	"time"
+
+	"weir/limit"
+	"weir/policy"
+)
+
+func TestDecideBucket(t *testing.T) {
+	r := newRig(t, `TenantPolicy p {tenants: {names: [acme, globex]}, limits: [{name: steady, requests: 10, burst: 20}]}`)
+	// The burst, then the rate.
+	r.wantPasses("acme", 30, 20)
+	v := r.try("acme", "/")
+	if v.Reason != Limited || v.RetryAfter != 100*time.Millisecond {
+		t.Errorf("unexpected verdict: got %v, retry after %v, want limited, 100ms", v.Reason, v.RetryAfter)
+	}
+	r.wait(v.RetryAfter - 1)
+	r.wantPasses("acme", 5, 0)
+	r.wait(1)
+	r.wantPasses("acme", 5, 1)
+	r.wait(time.Second)
+	r.wantPasses("acme", 50, 10)
+	// The other one has a bucket of its own.
+	r.wantPasses("globex", 30, 20)
+}
+
+func TestDecideAllOrNothing(t *testing.T) {
+	r := newRig(t, `
+		TenantPolicy p {tenants: {names: [acme]}, limits: [{name: wide, requests: 100, per: 1h}, {name: narrow, requests: 2, per: 1h}, {name: last, requests: 50, per: 1h}]}`)
+	r.wantPasses("acme", 2, 2)
+	r.wantAvailable("acme", "wide", 98)
+	// What narrow denies costs nothing anywhere.
+	for range 1000 {
+		r.want("acme", "/", Limited, "p/narrow")
+	}
+	r.wantAvailable("acme", "wide", 98)
+	r.wantAvailable("acme", "narrow", 0)
+	r.wantAvailable("acme", "last", 48)
+	// Nor does it hold a place.
+	if n := r.table.named["acme"].seat.gate.InFlight(); n != 0 {
+		t.Errorf("unexpected requests in flight: got %d, want 0", n)
+	}
+}
+
+// One tenant over its own limit must leave all of a ceiling to the others, wherever the ceiling stands in the documents.
+func TestDecideAbuserLeavesSharedLimit(t *testing.T) {
+	f := func(limits string) {
+		t.Helper()
+		r := newRig(t, `TenantPolicy p {tenants: {any: true}, limits: [`+limits+`]}`)
+		r.wantPasses("abuser", 1000, 5)
+		r.wantAvailable("abuser", "ceiling", 15)
+		// Every token is there whenever somebody asks, not only at the end.
+		for i, victim := range []string{"a", "b", "c"} {
+			r.wantPasses("abuser", 100, 0)
+			r.wantPasses(victim, 5, 5)
+			r.wantAvailable("abuser", "ceiling", int64(10-5*i))
+		}
+		r.want("d", "/", Limited, "p/ceiling")
+		// Who is stopped by the ceiling keeps its own.
+		r.wantAvailable("d", "own", 5)
+	}
+
+	f(`{name: ceiling, requests: 20, per: 1h, bucket: Shared}, {name: own, requests: 5, per: 1h}`)
+	f(`{name: own, requests: 5, per: 1h}, {name: ceiling, requests: 20, per: 1h, bucket: Shared}`)
+}
+
+// While an abuser hammers from many goroutines, the victim gets every token of the ceiling: a denied request holds none of
+// them, not even for a moment.
+func TestDecideAbuserHoldsNothing(t *testing.T) {
+	const ceiling = 20000
+	r := newRig(t, `TenantPolicy p {tenants: {any: true}, limits: [{name: ceiling, requests: 20000, per: 1h, bucket: Shared}, {name: own, requests: 19999, per: 1h}]}`)
+	r.wantPasses("abuser", 1, 1)
+	r.table.find(r.now, "abuser").buckets[0].Take(r.now, 19998)
+	stop, stopped := make(chan struct{}), make(chan int)
+	for range 3 {
+		go func() {
+			passed := 0
+			for {
+				select {
+				case <-stop:
+					stopped <- passed
+					return
+				default:
+				}
+				m := r.table.Match(r.now, requestOf("abuser", "/"))
+				v := r.table.Decide(r.now, &m)
+				if v.Reason == Passed {
+					passed++
+				}
+				r.table.Settle(&m, &v, Outcome{Reason: v.Reason})
+			}
+		}()
+	}
+	r.wantPasses("victim", ceiling-1, ceiling-1)
+	close(stop)
+	for range 3 {
+		if passed := <-stopped; passed != 0 {
+			t.Errorf("the abuser passed %d times", passed)
+		}
+	}
+}
+
+func TestDecideStrictestAnswer(t *testing.T) {
+	r := newRig(t, `
+		TenantPolicy p {tenants: {names: [acme]}, limits: [{name: short, requests: 1, per: 1s}, {name: long, requests: 1, per: 1h}, {name: middle, requests: 1, per: 1m}]}
+		TenantPolicy q {tenants: {names: [globex]}, limits: [{name: short, requests: 1, per: 1s}, {name: never, requests: 0}, {name: long, requests: 1, per: 1h}]}`)
+	// The longest wait is the answer, whatever the order; a blocked tenant is told so.
+	r.wantPasses("acme", 1, 1)
+	r.want("acme", "/", Limited, "p/long")
+	if v := r.try("acme", "/"); v.RetryAfter != time.Hour {
+		t.Errorf("unexpected wait: got %v, want 1h", v.RetryAfter)
+	}
+	r.want("globex", "/", Blocked, "q/never")
+	r.wantAvailable("globex", "short", 1)
+	r.wantAvailable("globex", "long", 1)
+}
+
+func TestStricter(t *testing.T) {
+	verdict := func(r Reason, wait time.Duration) Verdict { return Verdict{Reason: r, RetryAfter: wait} }
+	f := func(a, b, want Verdict) {
+		t.Helper()
+		if got := stricter(a, b); got != want {
+			t.Errorf("stricter(%v %v, %v %v): got %v %v, want %v %v", a.Reason, a.RetryAfter, b.Reason, b.RetryAfter, got.Reason, got.RetryAfter, want.Reason, want.RetryAfter)
+		}
+	}
+
+	passed, crowded := verdict(Passed, 0), verdict(Concurrency, 0)
+	soon, late := verdict(Limited, time.Second), verdict(Limited, time.Minute)
+	costly, blocked := verdict(TooCostly, 0), verdict(Blocked, 0)
+	order := []Verdict{passed, crowded, soon, late, costly, blocked}
+	for i, a := range order {
+		for _, b := range order[:i] {
+			f(a, b, a)
+			f(b, a, a)
+		}
+	}
+	// Of two equal ones the first.
+	first, second := soon, soon
+	first.Limit, second.Limit = new(Limit), new(Limit)
+	f(first, second, first)
+	f(second, first, second)
+}
+
+func TestDecideBlocked(t *testing.T) {
+	r := newRig(t, `TenantPolicy p {tenants: {names: [acme]}, limits: [{name: none, requests: 0}]}`)
+	r.wait(24 * time.Hour)
+	r.want("acme", "/", Blocked, "p/none")
+	if v := r.try("acme", "/"); v.RetryAfter != 0 {
+		t.Errorf("unexpected wait: got %v, want 0", v.RetryAfter)
+	}
+}
+
+// No request costs more than one token yet, so the test asks below Decide.
+func TestSpendTooCostly(t *testing.T) {
+	r := newRig(t, `TenantPolicy p {tenants: {names: [acme]}, limits: [{name: wide, requests: 100}, {name: narrow, requests: 1, burst: 10}, {name: middle, requests: 30}]}`)
+	tn := r.table.named["acme"]
+	enforced := tn.plan.on(0).enforced
+	f := func(n int64, reason Reason, limit string) {
+		t.Helper()
+		v := tn.spend(enforced, r.now, n)
+		if v.Reason != reason || v.Reason != Passed && v.Limit.Name() != limit || v.RetryAfter != 0 {
+			t.Errorf("spending %d: unexpected verdict: got %+v, want %v of %q", n, v, reason, limit)
+		}
+	}
+
+	f(10, Passed, "")
+	f(11, TooCostly, "narrow")
+	// Impossible is stricter than a wait.
+	f(25, TooCostly, "narrow")
+	r.wantAvailable("acme", "wide", 90)
+	r.wantAvailable("acme", "middle", 20)
+}
+
+func TestDecideShadow(t *testing.T) {
+	r := newRig(t, `
+		TenantPolicy p {tenants: {names: [acme]}, limits: [{name: dark, requests: 3, per: 1h, mode: Shadow}, {name: light, requests: 10, per: 1h}]}
+		TenantPolicy q {tenants: {names: [globex]}, limits: [{name: none, requests: 0, mode: Shadow}]}`)
+	r.wantPasses("acme", 20, 10)
+	r.wantPasses("globex", 5, 5)
+	counts := func(tenant string, limit int) [3]uint64 {
+		d := r.table.named[tenant].own.decisions[limit]
+		return [3]uint64{d.allow.Load(), d.deny.Load(), d.shadowDeny.Load()}
+	}
+	// It spends for itself; what an enforced limit denied is not shown to it.
+	if got, want := counts("acme", 0), [3]uint64{3, 0, 7}; got != want {
+		t.Errorf("unexpected decisions in shadow: got %v, want %v", got, want)
+	}
+	if got, want := counts("acme", 1), [3]uint64{10, 10, 0}; got != want {
+		t.Errorf("unexpected decisions: got %v, want %v", got, want)
+	}
+	if got, want := counts("globex", 0), [3]uint64{0, 0, 5}; got != want {
+		t.Errorf("unexpected decisions of a block in shadow: got %v, want %v", got, want)
+	}
+	// Clients are not told of it.
+	m, v := r.open("acme", "/")
+	if got := r.table.Limits(r.now, m, nil); len(got) != 1 || got[0].Name != "light" {
+		t.Errorf("unexpected limits to tell: got %+v, want light alone", got)
+	}
+	r.settle(m, v)
+}
+
+func TestDecideConcurrency(t *testing.T) {
+	r := newRig(t, `TenantPolicy p {tenants: {any: true}, concurrency: {max: 2}, limits: [{name: steady, requests: 10, per: 1h}]}`)
+	m1, v1 := r.open("acme", "/")
+	m2, v2 := r.open("acme", "/")
+	// The gate comes before the buckets: what it refuses costs no token.
+	r.want("acme", "/", Concurrency, "")
+	r.wantAvailable("acme", "steady", 8)
+	r.want("globex", "/", Passed, "")
+	r.settle(m1, v1)
+	r.wantPasses("acme", 1, 1)
+	// A request that a bucket refuses gives its place back.
+	r.wantPasses("acme", 50, 7)
+	r.want("acme", "/", Limited, "p/steady")
+	r.settle(m2, v2)
+	// Those in flight count after a change too, and leave the gate that they entered.
+	r.wait(time.Hour)
+	m1, v1 = r.open("acme", "/")
+	m2, v2 = r.open("acme", "/")
+	before := r.table
+	r.swap(`TenantPolicy p {tenants: {any: true}, concurrency: {max: 1}, limits: [{name: steady, requests: 10, per: 1h}]}`)
+	r.want("acme", "/", Concurrency, "")
+	before.Settle(m1, v1, Outcome{Status: 200})
+	r.want("acme", "/", Concurrency, "")
+	before.Settle(m2, v2, Outcome{Status: 200})
+	r.want("acme", "/", Passed, "")
+}
+
+// A match that was refused never passes, whoever asks for it.
+func TestDecideRefused(t *testing.T) {
+	r := newRig(t, `TenantPolicy p {tenants: {names: [acme]}}`)
+	f := func(tenant string, want Reason) {
+		t.Helper()
+		m := r.table.Match(r.now, requestOf(tenant, "/"))
+		v := r.table.Decide(r.now, &m)
+		if m.Reason != want || v.Reason != want || v.entered {
+			t.Errorf("%q: unexpected verdict: got %+v after %v, want %v", tenant, v, m.Reason, want)
+		}
+		r.table.Settle(&m, &v, Outcome{Reason: v.Reason, Status: v.Reason.Status()})
+	}
+
+	f("", NoIdentity)
+	f("globex", UnknownTenant)
+}
+
+func TestBuildFailure(t *testing.T) {
+	f := func(change func(*policy.Snapshot)) {
+		t.Helper()
+		prev := newRig(t, `TenantPolicy p {tenants: {names: [acme]}, limits: [{name: steady, requests: 10, per: 1h}]}`)
+		prev.wantPasses("acme", 4, 4)
+		snap := snapshotOf(t, `TenantPolicy p {tenants: {names: [acme]}, limits: [{name: steady, requests: 1000}]}`)
+		change(snap)
+		if _, err := Build(prev.table, snap, prev.now, Options{}); err == nil {
+			t.Fatalf("unexpected success")
+		}
+		// Nothing has changed.
+		prev.wantPasses("acme", 20, 6)
+	}
+
+	f(func(s *policy.Snapshot) { s.Policies[0].Limits[0].Requests = limit.MaxRequests + 1 })
+	f(func(s *policy.Snapshot) { s.Sidecar.Identity[0].Header = "" })
+	f(func(s *policy.Snapshot) { s.Routes[0].Match = []policy.RouteMatch{{Host: "*"}} })
+}

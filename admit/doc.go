@@ -1,0 +1,22 @@
+// Package admit is the live table: which tenant and which route a request belongs to, and whether it may pass.
+//
+// # Contract
+//
+// [Build] makes a [Table] of one snapshot and takes over, by key, every bucket, gate and counter of the table before it:
+// no change of policy refills a bucket or forgets what was spent. A request asks the table in three steps. [Table.Match]
+// finds its tenant and route, [Table.Decide] spends its tokens or says why not, and [Table.Settle], exactly once, gives
+// back what it held and counts how it ended. Decisions are functions of the cells and `now`, nanoseconds on one monotonic
+// clock; nothing here reads a clock, starts a goroutine or knows bytes of HTTP.
+//
+// None of the three allocates or takes a lock for a tenant that has a cell. A tenant that policy does not name gets one at
+// its first request, and has it brought along at its first request after a change of policy.
+//
+// # Trade-off
+//
+// Tenants that policy names have cells made at Build. The others get theirs on demand, in a table of fixed size (see
+// demandTable): a flood of made-up tenants costs bounded memory, and shares one overflow cell at worst.
+//
+// # When not to use it
+//
+// It limits one process. What sidecars of one service decide together is the fleet's.
+package admit

@@ -1,0 +1,23 @@
+package admit
+
+import "net/netip"
+
+// Request is what the rooms from match to settle read of a message. It is a value: the slices belong to the connection
+// and are valid until the handler returns, and nobody changes them.
+type Request struct {
+	Method []byte
+	Host   []byte // as sent, port included
+	Path   []byte // canonical path, without the query; what policy matches
+	Header Headers
+	Peer   netip.Addr // the connection's other end, unmapped
+	Client netip.Addr // who the request is from: Peer, or what a trusted proxy said
+}
+
+// Headers looks up header fields of one request.
+type Headers interface {
+	// Lookup returns the value of the first field of that name, white space trimmed, and how many fields of that
+	// name there are. Names are compared without case. It allocates nothing.
+	Lookup(name string) (value []byte, count int)
+	// Nth returns the value of field i of that name, counting from 0, white space trimmed; nil when there are fewer.
+	Nth(name string, i int) []byte
+}

@@ -1,0 +1,104 @@
+package admit
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// LimitState is how one limit stands for one tenant, for RateLimit header fields and pages.
+type LimitState struct {
+	Name      string
+	Policy    string
+	Requests  int64
+	Per       time.Duration
+	Burst     int64
+	Available int64 // whole tokens
+	// Reset is how long until the bucket is full again: the draft's "effective window" after which the whole quota is there.
+	Reset  time.Duration
+	Shadow bool // it denies nothing
+}
+
+// TenantState is how one tenant stands, for pages.
+type TenantState struct {
+	Name        string
+	InFlight    int64
+	Concurrency int          // the most in flight; 0: no bound
+	Limits      []LimitState // in the order in which they are asked; of several buckets for routes the emptiest
+}
+
+// DemandState is how many tenants have state without being named.
+type DemandState struct {
+	Cells    int // with a cell of their own
+	Capacity int // of those; sets of cells fill unevenly, so some newcomers share a cell before that
+	Overflow int // cells in use that newcomers share because there was no room, one for each combination of policies
+}
+
+// Limits appends the state of every enforced limit that applies to the request.
+func (t *Table) Limits(now int64, m *Match, dst []LimitState) []LimitState {
+	if m.Route.index < 0 {
+		return dst
+	}
+	enforced := m.Tenant.plan.on(m.Route.index).enforced
+	for i := range enforced {
+		dst = append(dst, m.Tenant.state(enforced[i].limit, enforced[i].slot, now))
+	}
+	return dst
+}
+
+// Tenants returns the state of every named tenant, sorted by name.
+func (t *Table) Tenants(now int64) []TenantState {
+	states := make([]TenantState, 0, len(t.named))
+	for _, name := range slices.Sorted(maps.Keys(t.named)) {
+		states = append(states, t.named[name].states(now))
+	}
+	return states
+}
+
+// Tenant returns the state of one tenant, named or not; false when it has none, because it is unknown, or shares a cell, or
+// has not sent a request for a while.
+func (t *Table) Tenant(now int64, name string) (TenantState, bool) {
+	if tn := t.cell(name); tn != nil {
+		return tn.states(now), true
+	}
+	return TenantState{}, false
+}
+
+// OnDemand returns what tenants without a name in policy take.
+func (t *Table) OnDemand(now int64) DemandState {
+	if t.demand == nil {
+		return DemandState{}
+	}
+	return t.demand.state(now)
+}
+
+func (tn *Tenant) states(now int64) TenantState {
+	s := TenantState{Name: tn.name, InFlight: tn.seat.gate.InFlight(), Concurrency: tn.plan.terms.Concurrency}
+	for i := range tn.plan.limits {
+		l := &tn.plan.limits[i]
+		if l.from == l.to {
+			continue // for each route, and there is none
+		}
+		s.Limits = append(s.Limits, tn.state(l.Limit, tn.emptiest(l, now), now))
+	}
+	return s
+}
+
+func (tn *Tenant) state(l *Limit, slot int, now int64) LimitState {
+	b := tn.buckets[slot]
+	return LimitState{
+		Name: l.rule.Name, Policy: l.rule.Policy, Requests: l.rule.Requests, Per: l.rule.Per, Burst: l.rate.Burst(),
+		Available: b.Available(now), Reset: b.FullIn(now), Shadow: l.rule.Shadow,
+	}
+}
+
+// emptiest returns the slot of a limit with the fewest tokens.
+func (tn *Tenant) emptiest(l *planned, now int64) int {
+	least := l.from
+	for slot := l.from + 1; slot < l.to; slot++ {
+		if tn.buckets[slot].Available(now) < tn.buckets[least].Available(now) {
+			least = slot
+		}
+	}
+	return least
+}

@@ -1,0 +1,136 @@
+package admit
+
+import (
+	"sync/atomic"
+
+	"weir/limit"
+	"weir/policy"
+)
+
+const (
+	// otherLabel stands for all tenants that have no metric label of their own.
+	otherLabel = "__other__"
+	// noneLabel stands for what a request was refused without: a tenant, a route, a status.
+	noneLabel = "__none__"
+)
+
+// Tenant is the cell of one tenant under one table: its plan, and the buckets, gate and counters that it goes on with from
+// table to table.
+type Tenant struct {
+	name    string
+	plan    *plan
+	seat    *seat
+	buckets []*limit.Bucket // by slot of the plan
+	own     *counters       // nil: counted under otherLabel
+}
+
+// seat is what the cells of one tenant under successive tables have in common besides buckets.
+type seat struct {
+	gate limit.Gate
+	// evicted says that the cell can no longer be found by its name. Whoever enters the gate looks at it afterwards, and
+	// whoever sets it looks at the gate and the buckets afterwards, so nobody spends from a cell that was forgotten.
+	evicted atomic.Bool
+}
+
+// counters are what is counted for one tenant label.
+type counters struct {
+	label     string
+	requests  *requests
+	decisions []*decisions // by limit of the plan
+}
+
+// Name returns the tenant, byte for byte; empty for the cells that many tenants share, and for stand-ins.
+func (tn *Tenant) Name() string { return tn.name }
+
+// Label returns the metric label: the name where policy names the tenant and the cap allows, `__none__` for requests
+// refused before they had a tenant, else `__other__`.
+func (tn *Tenant) Label() string {
+	if tn.own == nil {
+		return otherLabel
+	}
+	return tn.own.label
+}
+
+// Plan returns what applies to the tenant; never nil, and not to be changed.
+func (tn *Tenant) Plan() *policy.Plan { return &tn.plan.terms }
+
+// decisions returns the counters of a limit of the plan.
+func (tn *Tenant) decisions(c *check) *decisions {
+	if tn.own == nil {
+		return c.limit.others
+	}
+	return tn.own.decisions[c.rule]
+}
+
+func (tn *Tenant) requests() *requests {
+	if tn.own == nil {
+		return tn.plan.others
+	}
+	return tn.own.requests
+}
+
+// newTenant makes a cell under p. It continues old, which may be nil: buckets by slot, and the gate.
+func (t *Table) newTenant(name string, p *plan, old *Tenant) *Tenant {
+	tn := &Tenant{name: name, plan: p, buckets: make([]*limit.Bucket, len(p.slots))}
+	var from []int
+	if old != nil {
+		tn.seat, from = old.seat, t.continues(p, old.plan)
+	} else {
+		tn.seat = new(seat)
+	}
+	for i := range p.slots {
+		l := p.slots[i].limit
+		switch {
+		case l.shared != nil:
+			tn.buckets[i] = l.shared
+		case from != nil && from[i] >= 0:
+			tn.buckets[i] = old.buckets[from[i]]
+		default:
+			tn.buckets[i] = limit.NewBucket(l.rate)
+		}
+	}
+	return tn
+}
+
+// label gives a cell counters of its own, those of old where there are any.
+func (tn *Tenant) label(label string, old *Tenant) {
+	own := &counters{label: label, requests: new(requests)}
+	before := make(map[limitKey]*decisions)
+	if old != nil && old.own != nil {
+		own.requests = old.own.requests
+		for i, l := range old.plan.limits {
+			before[l.key()] = old.own.decisions[i]
+		}
+	}
+	for _, l := range tn.plan.limits {
+		d := before[l.key()]
+		if d == nil {
+			d = new(decisions)
+		}
+		own.decisions = append(own.decisions, d)
+	}
+	tn.own = own
+}
+
+// restate puts the tenant's own buckets under the rates of the plan, as of now. Equal rates change nothing. Shared ones are
+// restated by Adopt alone, since a request of an older table may still make a cell.
+func (tn *Tenant) restate(now int64) {
+	for i := range tn.plan.slots {
+		if l := tn.plan.slots[i].limit; l.shared == nil {
+			tn.buckets[i].Set(now, l.rate)
+		}
+	}
+}
+
+// atRest says whether forgetting the cell would change nothing: no request in flight, every bucket full.
+func (tn *Tenant) atRest(now int64) bool {
+	if tn.seat.gate.InFlight() != 0 {
+		return false
+	}
+	for i, b := range tn.buckets {
+		if tn.plan.slots[i].limit.shared == nil && !b.Full(now) {
+			return false
+		}
+	}
+	return true
+}
