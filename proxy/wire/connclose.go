@@ -1,0 +1,100 @@
+package wire
+
+import "net"
+
+// Detach hands over the connection after an upgrade: what the client has sent already, and the connection below. The
+// server above is muted and gets io.EOF from the next Read; Close still closes. buffered is valid until Close.
+func (c *Conn) Detach() (buffered []byte, nc net.Conn) {
+	c.flags.detached = true
+	c.Mute()
+	buffered = c.blk.buf[c.r:c.w]
+	c.r = c.w
+	return buffered, c.nc
+}
+
+// Abort closes at once, with a reset where the connection can: for an answer that was cut, so that no client takes it for
+// whole.
+func (c *Conn) Abort() {
+	c.flags.broken = true
+	c.Mute()
+	if t, ok := c.nc.(interface{ SetLinger(int) error }); ok {
+		_ = t.SetLinger(0)
+	}
+	_ = c.shut()
+}
+
+// Linger ends the sending side and discards what the client still sends, up to 64 KiB or a second, so that it reads our
+// answer instead of a reset. Close does this by itself where it is needed. The head is no longer valid after it.
+func (c *Conn) Linger() {
+	f := &c.flags
+	if f.lingered || f.broken || f.detached {
+		return
+	}
+	f.lingered, f.closeAfter = true, true
+	c.answer()
+	half, ok := c.nc.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	const most = 64 << 10
+	for n := 0; n < most; {
+		c.r, c.w = 0, 0
+		if c.blk == nil {
+			c.blk = c.g.getBlock()
+		}
+		got, _ := c.fill(phaseLinger)
+		if got == 0 {
+			return
+		}
+		n += got
+	}
+}
+
+// Close closes the connection. It lingers first when the message in progress was answered without being read to its end, or
+// the client has sent more.
+//
+// A server that is being shut down also calls it from outside, on connections it takes for idle. Then a wait for a message
+// ends with io.EOF from Read, while a message that has begun to arrive, or has arrived and is not answered yet, is still
+// served, with Head.KeepAlive false where it was not handed out yet; the server closes after it.
+func (c *Conn) Close() error {
+	for {
+		word, p := c.reader.load()
+		switch p &^= phaseWoken; {
+		case p == phaseIdle, p == phaseHead, p == phaseBusy && !c.answered.Load():
+			c.closeSoon.Store(true)
+			if p == phaseIdle {
+				c.wakeAt(word, None)
+			}
+			if now, _ := c.reader.load(); now|uint64(phaseWoken) == word|uint64(phaseWoken) {
+				return nil
+			}
+		default:
+			if c.closing.Swap(true) {
+				return nil
+			}
+			if now, _ := c.reader.load(); now == word {
+				return c.finish()
+			}
+			c.closing.Store(false)
+		}
+	}
+}
+
+// finish ends the connection for whoever has it to himself.
+func (c *Conn) finish() error {
+	f := &c.flags
+	if f.active && !f.broken && !f.detached && !c.closed.Load() && (!c.BodyDone() || c.peer != nil && c.peer.pending()) {
+		c.Linger()
+	}
+	c.release()
+	return c.shut()
+}
+
+// shut closes the connection below, once.
+func (c *Conn) shut() error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	c.g.unregister(c)
+	return c.nc.Close()
+}
