@@ -1,0 +1,21 @@
+package proxy
+
+import "time"
+
+// Clock is the proxy's one source of time: nanoseconds on a monotonic clock, and the wall time at which they began.
+// A request reads it at the door and at its end; every room between gets the reading as an argument.
+type Clock struct {
+	// Start is the wall time at which Now returned 0.
+	Start time.Time
+	// Now returns the nanoseconds since Start. It is safe for concurrent use and never goes back.
+	Now func() int64
+}
+
+// SystemClock returns a clock that begins now.
+func SystemClock() Clock {
+	start := time.Now()
+	return Clock{Start: start, Now: func() int64 { return int64(time.Since(start)) }}
+}
+
+// Wall returns the wall time of a reading.
+func (c Clock) Wall(now int64) time.Time { return c.Start.Add(time.Duration(now)) }

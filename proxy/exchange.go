@@ -1,0 +1,148 @@
+package proxy
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"math/rand/v2"
+	"net/netip"
+
+	"weir/admit"
+	"weir/proxy/upstream"
+	"weir/proxy/wire"
+)
+
+// exchange is one request on its way through the rooms: what each room found out, for the next ones to read. It is pooled;
+// nothing in it outlives the handler.
+type exchange struct {
+	live *live
+	conn *clientConn
+	head *wire.Head
+
+	now      int64 // the door's reading of the clock
+	deadline int64 // end of the whole request; 0: none
+	req      admit.Request
+	trusted  bool // the peer is a trusted proxy: what it says of others is believed
+	match    admit.Match
+	verdict  admit.Verdict
+	call     *upstream.Conn // the backend's connection while it is ours
+
+	// How it ends.
+	reason admit.Reason
+	cause  wire.Cause // which rule of the wire, for BadRequest and the client's body
+	status int
+
+	// For the log and the histograms.
+	id       [maxID]byte
+	idSize   int
+	asked    bool   // a backend was asked for a connection
+	endpoint string // the one that got the request, or would have; empty: none
+	telling  bool   // the head of an answer goes, or went, to the client
+	sentAt   int64  // the request left for the backend; 0: it did not
+	headAt   int64  // the answer's head was there
+	toldAt   int64  // the answer's head was passed on
+	bytesIn  int64
+	bytesOut int64
+
+	// Scratch, kept for its memory.
+	out    []byte // a head on its way out
+	text   []byte // short texts: interim heads, header values, problem bodies
+	limits []admit.LimitState
+	log    record
+}
+
+const (
+	// maxID is the longest request id that is kept: longer ones from a trusted proxy are replaced.
+	maxID = 128
+	// maxScratch is the most memory of a kind that an exchange keeps from request to request.
+	maxScratch = 64 << 10
+)
+
+// begin makes the exchange that of a new message.
+func (x *exchange) begin(l *live, c *clientConn) {
+	*x = exchange{
+		live: l, conn: c, head: c.Head(),
+		out: x.out[:0], text: x.text[:0], limits: x.limits[:0],
+	}
+}
+
+// forget lets go of everything but memory that can serve again.
+func (x *exchange) forget() {
+	x.live, x.conn, x.head, x.req, x.match, x.verdict, x.log = nil, nil, nil, admit.Request{}, admit.Match{}, admit.Verdict{}, record{}
+	if cap(x.out) > maxScratch {
+		x.out = nil
+	}
+}
+
+// arrive notes when the message came, from whom, and gives it an id.
+func (x *exchange) arrive(now int64) {
+	x.now = now
+	head, peer := x.head, x.conn.peer
+	x.req = admit.Request{Method: head.Method, Host: head.Host, Path: head.Path, Header: head, Peer: peer, Client: peer}
+	if trusted := x.live.snapshot.Sidecar.TrustedProxies; peer.IsValid() && contains(trusted, peer) {
+		x.trusted = true
+		x.req.Client = admit.ClientAddr(trusted, peer, head)
+	}
+	x.identify()
+}
+
+// identify keeps the request id of a trusted proxy, and makes one for everybody else's requests.
+func (x *exchange) identify() {
+	if x.trusted {
+		if id, n := x.head.Get(wire.KindXRequestID); n == 1 && plainID(id) {
+			x.idSize = copy(x.id[:], id)
+			return
+		}
+	}
+	var random [16]byte
+	binary.NativeEndian.PutUint64(random[:8], rand.Uint64())
+	binary.NativeEndian.PutUint64(random[8:], rand.Uint64())
+	x.idSize = hex.Encode(x.id[:], random[:])
+}
+
+// plainID says whether an id can be repeated anywhere, JSON included, without an escape.
+func plainID(id []byte) bool {
+	if len(id) == 0 || len(id) > maxID {
+		return false
+	}
+	for _, c := range id {
+		if c <= ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
+}
+
+// requestID is the id as bytes; valid as long as the exchange.
+func (x *exchange) requestID() []byte { return x.id[:x.idSize] }
+
+// refuse ends the exchange with a reason of ours. The status is the reason's unless the policy or the wire says otherwise.
+func (x *exchange) refuse(r admit.Reason) {
+	x.reason, x.status = r, r.Status()
+	switch r {
+	case admit.Limited, admit.TooCostly, admit.Concurrency:
+		x.status = x.match.Tenant.Plan().Reject.Status
+	case admit.BadRequest, admit.ClientBody:
+		if s := x.cause.Status(); s >= 400 && s != statusGone {
+			x.status = s
+		}
+	}
+}
+
+// endCall ends what runs beside the handler and gives the backend's connection back. It may be called again.
+func (x *exchange) endCall() {
+	x.conn.finishCall()
+	if x.call != nil {
+		x.call.Release()
+		x.call = nil
+	}
+}
+
+// contains says whether an address is in one of a few networks.
+func contains(networks []netip.Prefix, a netip.Addr) bool {
+	for _, n := range networks {
+		if n.Contains(a) {
+			return true
+		}
+	}
+	return false
+}

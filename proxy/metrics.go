@@ -1,0 +1,86 @@
+package proxy
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"weir/policy"
+	"weir/proxy/wire"
+)
+
+// metrics are what the proxy counts besides the cells of admit and upstream, which have collectors of their own.
+type metrics struct {
+	duration *prometheus.HistogramVec
+	overhead prometheus.Histogram
+	rejected [wire.CauseCount]prometheus.Counter
+	panics   prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, log *AccessLog, connections func() float64) (*metrics, error) {
+	m := &metrics{
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:                            "weir_request_duration_seconds",
+			Help:                            "Time from a request's first byte to the end of its answer, by route.",
+			Buckets:                         []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+			NativeHistogramBucketFactor:     1.1,
+			NativeHistogramMaxBucketNumber:  100,
+			NativeHistogramMinResetDuration: time.Hour,
+		}, []string{"route"}),
+		overhead: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:                            "weir_overhead_seconds",
+			Help:                            "Time the sidecar itself adds to a forwarded request, without the wait for the backend.",
+			Buckets:                         []float64{.00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .05, .1},
+			NativeHistogramBucketFactor:     1.1,
+			NativeHistogramMaxBucketNumber:  100,
+			NativeHistogramMinResetDuration: time.Hour,
+		}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "weir_panics_recovered_total",
+			Help: "Defects of the sidecar that were recovered and answered with 500.",
+		}),
+	}
+	rejected := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "weir_wire_rejected_total",
+		Help: "Requests refused because they break HTTP/1.1 or the bounds, by the rule they break.",
+	}, []string{"cause"})
+	for c := range m.rejected {
+		if c > 0 {
+			m.rejected[c] = rejected.WithLabelValues(wire.Cause(c).String())
+		}
+	}
+	dropped := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "weir_log_dropped_total",
+		Help: "Access log lines lost because the output did not take them in time.",
+	}, func() float64 { return float64(log.Dropped()) })
+	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "weir_client_connections",
+		Help: "Client connections that are open.",
+	}, connections)
+	var errs error
+	for _, c := range []prometheus.Collector{m.duration, m.overhead, m.panics, rejected, dropped, open} {
+		errs = errors.Join(errs, reg.Register(c))
+	}
+	return m, errs
+}
+
+// routes resolves the handles of a snapshot's routes, so that no request looks one up.
+func (m *metrics) routes(routes []policy.Route) []prometheus.Observer {
+	handles := make([]prometheus.Observer, len(routes))
+	for i := range routes {
+		handles[i] = m.duration.WithLabelValues(routes[i].Name)
+	}
+	return handles
+}
+
+// retire drops the series of routes that are gone.
+func (m *metrics) retire(before, now []policy.Route) {
+	for i := range before {
+		gone := func(r policy.Route) bool { return r.Name == before[i].Name }
+		if !slices.ContainsFunc(now, gone) {
+			m.duration.DeleteLabelValues(before[i].Name)
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package proxy
+
+import (
+	"io"
+
+	"weir/proxy/wire"
+)
+
+// framing is how an answer's end is told to the client.
+type framing uint8
+
+const (
+	asSent  framing = iota // Content-Length, or no body
+	chunked                // our own chunks
+	toClose                // HTTP/1.0: the end of the connection
+)
+
+// relay passes the answer on, each piece as it comes. False means that not even the head was.
+func (p *Proxy) relay(x *exchange, answer *wire.ResponseHead) bool {
+	body, err := x.call.Buffered()
+	if err != nil {
+		return x.backendFailed(err) // seen before the client was told anything: it gets a clean 502
+	}
+	how := framingFor(x.head, answer)
+	if how == toClose || x.conn.upload.unfinished() || p.draining.Load() {
+		x.head.KeepAlive = false
+	}
+	x.status = answer.Status
+	x.out = appendAnswerHead(x.out[:0], x, answer, how)
+	sent := len(body)
+	if how == chunked {
+		x.out = appendChunkedStart(x.out, body, x.call.BodyDone())
+		body = nil
+	}
+	x.telling = true
+	err = x.conn.Send(x.out, body)
+	x.toldAt = p.clock.Now()
+	if err != nil {
+		x.leftBehind(err)
+		return true
+	}
+	x.bytesOut += int64(sent)
+	if !x.call.BodyDone() {
+		p.relayBody(x, how)
+	}
+	return true
+}
+
+// relayBody copies the rest of an answer. Truncation is never a clean end: whatever breaks aborts the client's connection.
+func (p *Proxy) relayBody(x *exchange, how framing) {
+	buf := p.copies.get()
+	defer buf.release()
+	for {
+		n, err := x.call.ReadBody(buf.room())
+		end := err == io.EOF
+		if err != nil && !end {
+			x.cut(err)
+			return
+		}
+		end = end || x.call.BodyDone()
+		piece := buf.piece(n)
+		if how == chunked {
+			piece = buf.chunk(n, end)
+		}
+		if len(piece) > 0 {
+			if err := x.conn.Send(piece, nil); err != nil {
+				x.leftBehind(err)
+				return
+			}
+		}
+		x.bytesOut += int64(n)
+		if end {
+			return
+		}
+		buf.filled(n)
+	}
+}
+
+// cut ends an answer that did not come to its end. The status is the one that the client has read already, unless it has
+// left.
+func (x *exchange) cut(err error) {
+	x.endCall()
+	if fault := x.conn.fault(err); fault == wire.None {
+		x.reason = reasonOfBackend(err)
+	} else {
+		x.blame(fault)
+	}
+	x.conn.Abort()
+}
+
+// leftBehind ends an exchange whose client took no more of the answer.
+func (x *exchange) leftBehind(err error) {
+	x.blame(err)
+	x.conn.Abort()
+}
+
+// relayInterim passes 1xx answers to clients that can read them. 100 is not passed: the guard has said it where it was asked
+// for. It goes the way of our own answers, which may still have to follow.
+func (x *exchange) relayInterim(answer *wire.ResponseHead) error {
+	if x.head.Minor == 0 || answer.Status == 100 {
+		return nil
+	}
+	x.text = append(answer.AppendForward(x.text[:0], 0), "\r\n"...)
+	_, err := x.conn.Write(x.text)
+	return err
+}
+
+// framingFor chooses how the client learns the end of an answer's body.
+func framingFor(request *wire.Head, answer *wire.ResponseHead) framing {
+	if answer.Body == wire.BodyNone || answer.Body == wire.BodyLength {
+		return asSent
+	}
+	if request.Minor == 0 {
+		return toClose
+	}
+	return chunked
+}

@@ -1,0 +1,122 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// lastAccept is how long the listeners go on accepting once the drain has begun: connections that are in the kernel's queue
+// by then would be reset by closing them.
+const lastAccept = 50 * time.Millisecond
+
+// lastWords is how long connections that are cut may take to end.
+const lastWords = time.Second
+
+// Serve serves clients on these listeners until ctx is done or Drain is called, then drains: no further connections, idle ones
+// are closed, requests in flight may finish within timeouts.drain. The error says what was cut then, or why a listener
+// failed. It closes the listeners, and is called once.
+func (p *Proxy) Serve(ctx context.Context, listeners []net.Listener) error {
+	if p.live.Load() == nil {
+		panic("BUG: Serve before Apply")
+	}
+	sweeping, stopSweep := context.WithCancel(context.Background())
+	var swept, serving sync.WaitGroup
+	swept.Go(func() { p.guard.Run(sweeping) })
+	failed := make(chan error, len(listeners))
+	for _, ln := range listeners {
+		serving.Go(func() {
+			if err := p.server.Serve(p.limited(ln)); err != nil && !errors.Is(err, net.ErrClosed) {
+				failed <- fmt.Errorf("cannot accept on %s: %w", addressOf(ln), err)
+			}
+		})
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case <-p.drain:
+	case err = <-failed:
+	}
+	err = errors.Join(err, p.drainAll(listeners))
+	serving.Wait()
+	stopSweep()
+	swept.Wait()
+	p.end()
+	return err
+}
+
+// limited wraps a listener: connections are bounded, counted and guarded.
+func (p *Proxy) limited(ln net.Listener) net.Listener {
+	return &limitListener{Listener: ln, conns: p.conns, wrap: func(c net.Conn, peer netip.Addr) net.Conn {
+		return p.newClientConn(p.guard.NewConn(c), peer)
+	}}
+}
+
+// Drain ends serving as the end of Serve's context does. It returns at once and may be called again.
+func (p *Proxy) Drain() {
+	if !p.draining.Swap(true) {
+		close(p.drain)
+	}
+}
+
+// Draining says whether the drain has begun.
+func (p *Proxy) Draining() bool { return p.draining.Load() }
+
+// drainAll closes the listeners and waits for the requests in flight.
+func (p *Proxy) drainAll(listeners []net.Listener) error {
+	p.Drain()
+	timeout := p.live.Load().snapshot.Sidecar.DrainTimeout
+	p.logger.Info().Int("connections", p.conns.count()).Dur("timeout", timeout).
+		Msg("draining: no new connections, requests in flight may finish")
+	p.acceptLast(listeners)
+	p.conns.stop()
+	if p.allClosed(timeout) {
+		return nil
+	}
+	err := fmt.Errorf("cannot finish %d connections within timeouts.drain (%v): cut", p.conns.count(), timeout)
+	p.live.Load().backends.Close() // whoever still waits for an answer gets ours
+	if !p.allClosed(lastWords) {
+		p.guard.CloseAll()
+		p.allClosed(lastWords)
+	}
+	return err
+}
+
+// allClosed closes idle connections until none is open; false when that takes longer than it may.
+func (p *Proxy) allClosed(within time.Duration) bool {
+	deadline := time.NewTimer(within)
+	defer deadline.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for p.conns.count() > 0 {
+		p.guard.CloseIdle()
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			return false
+		}
+	}
+	return true
+}
+
+// acceptLast takes what the kernel has queued, then closes the listeners.
+func (p *Proxy) acceptLast(listeners []net.Listener) {
+	until := p.clock.Wall(p.clock.Now() + int64(lastAccept))
+	for _, ln := range listeners {
+		if d, ok := ln.(interface{ SetDeadline(time.Time) error }); ok {
+			_ = d.SetDeadline(until)
+			continue
+		}
+		_ = ln.Close()
+	}
+	timer := time.NewTimer(lastAccept)
+	defer timer.Stop()
+	<-timer.C
+	for _, ln := range listeners {
+		_ = ln.Close()
+	}
+}
