@@ -1,0 +1,189 @@
+package control
+
+import (
+	"fmt"
+	stdlog "log"
+	"net/http"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// TenantList is what /tenants shows. Whoever owns the live table fills it in.
+type TenantList struct {
+	// Tenants are sorted by name.
+	Tenants []Tenant `json:"tenants"`
+	// OnDemand is the number of tenants that have state without being named, and Capacity how many there can be.
+	OnDemand int `json:"onDemand"`
+	Capacity int `json:"capacity"`
+}
+
+// Tenant is one tenant's terms, and what is left of them.
+type Tenant struct {
+	Name     string `json:"name"`
+	InFlight int64  `json:"inFlight"`
+	// Concurrency is the most requests in flight. 0 means no bound.
+	Concurrency int `json:"concurrency"`
+	// Limits are the effective ones, in the order in which they are asked.
+	Limits []TenantLimit `json:"limits"`
+}
+
+// TenantLimit is one effective limit of a tenant.
+type TenantLimit struct {
+	Policy   string `json:"policy"`
+	Name     string `json:"name"`
+	Requests int64  `json:"requests"`
+	// Per is a Go duration.
+	Per   string `json:"per"`
+	Burst int64  `json:"burst"`
+	// Available is the number of tokens left now.
+	Available int64 `json:"available"`
+	Shadow    bool  `json:"shadow,omitempty"`
+}
+
+func (a *admin) status(w http.ResponseWriter, r *http.Request) {
+	s := a.o.Status()
+	if wantsJSON(r) {
+		s.Problems = orEmpty(s.Problems)
+		writeJSON(w, http.StatusOK, s)
+		return
+	}
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "revision\t%d\n", s.Revision)
+	fmt.Fprintf(t, "hash\t%s\n", s.Hash)
+	fmt.Fprintf(t, "applied\t%s\n", stamp(s.AppliedAt))
+	fmt.Fprintf(t, "documents\t%d applied, %d last good, %d refused\n", s.Counts.Applied, s.Counts.LastGood, s.Counts.Refused)
+	fmt.Fprintf(t, "problems\t%d\n", len(s.Problems))
+	for _, source := range s.Sources {
+		state := "healthy"
+		if source.Error != "" {
+			state = "unreadable: " + source.Error
+		} else if !source.Healthy {
+			state = "unreadable in part, see /policy/problems"
+		}
+		fmt.Fprintf(t, "source %s\t%s; %d documents in %d files, read %s\n", source.Name, state, source.Documents, source.Files, stamp(source.ReadAt))
+	}
+	if g := s.LastGood; g.Path != "" || g.InUse > 0 {
+		fmt.Fprintf(t, "last good\t%s, written %s; %d documents in force come from it\n", g.Path, stamp(g.WrittenAt), g.InUse)
+		if g.Error != "" {
+			fmt.Fprintf(t, "\tnot written: %s\n", g.Error)
+		}
+	}
+	_ = t.Flush()
+	writeText(w, http.StatusOK, b.String())
+}
+
+// orEmpty makes JSON say [] where nil would be null.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+// stamp is a time for people.
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+func (a *admin) policy(w http.ResponseWriter, r *http.Request) {
+	s := a.o.Status()
+	if wantsJSON(r) {
+		writeJSON(w, http.StatusOK, struct {
+			Revision  uint64   `json:"revision"`
+			Hash      string   `json:"hash"`
+			Documents []Object `json:"documents"`
+		}{s.Revision, s.Hash, orEmpty(s.Objects)})
+		return
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "# revision: %d\n# hash: %s\n", s.Revision, s.Hash)
+	for _, o := range s.Objects {
+		if o.Text == "" {
+			fmt.Fprintf(&b, "# refused: %s %q, see /policy/problems\n", o.Kind, o.Name)
+			continue
+		}
+		fmt.Fprintf(&b, "---\n# origin: %q\n# digest: %s\n", o.Origin, o.Digest)
+		if o.Stored {
+			b.WriteString("# read from the last-good file\n")
+		}
+		if o.State != Applied {
+			fmt.Fprintf(&b, "# state: %s, see /policy/problems\n", o.State)
+		}
+		b.WriteString(o.Text)
+	}
+	w.Header().Set("Content-Type", "application/yaml; charset=utf-8")
+	_, _ = w.Write([]byte(b.String()))
+}
+
+func (a *admin) problems(w http.ResponseWriter, r *http.Request) {
+	s := a.o.Status()
+	if wantsJSON(r) {
+		writeJSON(w, http.StatusOK, orEmpty(s.Problems))
+		return
+	}
+	if len(s.Problems) == 0 {
+		writeText(w, http.StatusOK, "no problems\n")
+		return
+	}
+	var b strings.Builder
+	for _, p := range s.Problems {
+		_ = p.Render(&b, false) // a Builder takes everything
+	}
+	writeText(w, http.StatusOK, b.String())
+}
+
+func (a *admin) tenants(w http.ResponseWriter, r *http.Request) {
+	list := a.o.Tenants(r.URL.Query().Get("tenant"))
+	if wantsJSON(r) {
+		list.Tenants = orEmpty(list.Tenants)
+		writeJSON(w, http.StatusOK, list)
+		return
+	}
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "TENANT\tIN FLIGHT\tLIMIT\tRATE\tBURST\tAVAILABLE")
+	for _, tenant := range list.Tenants {
+		inFlight := fmt.Sprint(tenant.InFlight)
+		if tenant.Concurrency > 0 {
+			inFlight += fmt.Sprintf(" of %d", tenant.Concurrency)
+		}
+		if len(tenant.Limits) == 0 {
+			fmt.Fprintf(t, "%s\t%s\tnone\n", tenant.Name, inFlight)
+		}
+		for i, limit := range tenant.Limits {
+			name, flight := tenant.Name, inFlight
+			if i > 0 {
+				name, flight = "", ""
+			}
+			shadow := ""
+			if limit.Shadow {
+				shadow = " (shadow)"
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s/%s%s\t%d/%s\t%d\t%d\n",
+				name, flight, limit.Policy, limit.Name, shadow, limit.Requests, limit.Per, limit.Burst, limit.Available)
+		}
+	}
+	_ = t.Flush()
+	fmt.Fprintf(&b, "and %d tenants on demand, of at most %d\n", list.OnDemand, list.Capacity)
+	writeText(w, http.StatusOK, b.String())
+}
+
+// stdLogger is a standard logger that writes into the log.
+func stdLogger(log zerolog.Logger) *stdlog.Logger {
+	return stdlog.New(logWriter{log}, "", 0)
+}
+
+// logWriter turns the lines of a standard logger into log lines.
+type logWriter struct{ log zerolog.Logger }
+
+func (w logWriter) Write(p []byte) (int, error) {
+	w.log.Warn().Msg("admin port: " + strings.TrimSpace(string(p)))
+	return len(p), nil
+}
