@@ -1,0 +1,252 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/rs/zerolog"
+
+	"weir/control"
+	"weir/control/file"
+	"weir/policy"
+	"weir/proxy"
+)
+
+// process is a running sidecar: the rooms, put together.
+type process struct {
+	options  runOptions
+	started  time.Time
+	clock    proxy.Clock
+	stdout   io.Writer
+	stderr   io.Writer
+	level    *control.LogLevel
+	logger   zerolog.Logger
+	registry *prometheus.Registry
+	access   *accessLogFile
+	files    *file.Source // nil without files
+	manager  *control.Manager
+	proxy    *proxy.Proxy // made with the first snapshot, whose bounds it keeps
+	serving  sync.WaitGroup
+}
+
+// runSidecar runs a sidecar until ctx ends or the admin port is told to drain, then lets requests in flight end. Everything
+// is read and checked before anything is bound.
+func runSidecar(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
+	p, err := newProcess(o, stdout, stderr)
+	if err != nil {
+		return err
+	}
+	defer p.access.close(p.logger)
+	watching, stopWatching := context.WithCancel(context.Background())
+	defer func() { stopWatching(); p.manager.Wait() }()
+	if err := p.manager.Start(watching, p.source()); err != nil {
+		var invalid *control.InvalidError
+		if errors.As(err, &invalid) {
+			return explainInvalid(stderr, invalid.Problems)
+		}
+		return err
+	}
+	listeners, err := proxy.Listen(p.listenSettings())
+	if err != nil {
+		return err
+	}
+	admin, err := p.listenAdmin()
+	if err != nil {
+		for _, ln := range listeners {
+			_ = ln.Close()
+		}
+		return err
+	}
+	return p.serve(ctx, listeners, admin)
+}
+
+func newProcess(o runOptions, stdout, stderr io.Writer) (*process, error) {
+	level, err := control.NewLogLevel(o.logLevel)
+	if err != nil {
+		return nil, err
+	}
+	p := &process{
+		options: o, started: time.Now(), clock: proxy.SystemClock(), stdout: stdout, stderr: stderr, level: level,
+		logger:   zerolog.New(level.Writer(zerolog.SyncWriter(stderr))).With().Timestamp().Logger(),
+		registry: prometheus.NewRegistry(),
+	}
+	p.access = newAccessLogFile(stdout, stderr)
+	p.limitMemory()
+	if err := p.registerProcess(); err != nil {
+		return nil, err
+	}
+	p.manager, err = control.NewManager(control.Options{
+		Logger:     p.logger,
+		Registerer: p.registry,
+		Compile:    policy.CompileOptions{Service: o.service},
+		Apply:      p.apply,
+		LastGood:   o.lastGood,
+		WatchFiles: p.watch,
+	})
+	return p, err
+}
+
+// limitMemory keeps the process below the memory of its cgroup, so that the garbage collector works harder before the kernel
+// kills.
+func (p *process) limitMemory() {
+	limit, err := memlimit.Set(memlimit.WithRatio(0.9), memlimit.WithProvider(memlimit.FromCgroup))
+	if err == nil && limit > 0 && limit < 1<<60 { // a cgroup without a limit has the largest number
+		p.logger.Info().Int64("bytes", limit).Msg("memory limit taken from the cgroup (GOMEMLIMIT)")
+	}
+}
+
+func (p *process) registerProcess() error {
+	b := readBuild()
+	info := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "weir_build_info", Help: "Always 1; its labels say what is running.",
+		ConstLabels: prometheus.Labels{"version": b.Version, "commit": b.Commit, "go": b.Go},
+	}, func() float64 { return 1 })
+	for _, c := range []prometheus.Collector{
+		info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	} {
+		if err := p.registry.Register(c); err != nil {
+			return fmt.Errorf("cannot register metrics: %w", err)
+		}
+	}
+	return nil
+}
+
+// source is where the documents come from: the command line itself, or files.
+func (p *process) source() control.Source {
+	if p.options.backend == "" {
+		p.files = file.New(file.Options{Paths: p.options.files, Logger: p.logger})
+		return p.files
+	}
+	text, err := policy.QuickstartYAML(p.options.quickstart())
+	if err != nil {
+		panic("BUG: options were not checked: " + err.Error())
+	}
+	return control.Static(policy.CommandLine, control.File{Path: policy.CommandLine, Data: []byte(text)})
+}
+
+// watch has the files watched that the documents depend on.
+func (p *process) watch(paths []string) {
+	if p.files != nil {
+		p.files.Watch(paths)
+	}
+}
+
+// apply puts a snapshot in force.
+func (p *process) apply(s *policy.Snapshot) error {
+	if p.proxy == nil {
+		made, err := proxy.New(proxy.Options{
+			Clock: p.clock, Logger: p.logger, Registerer: p.registry, AccessLog: p.access.log, Bounds: s.Sidecar.Bounds,
+		})
+		if err != nil {
+			return err
+		}
+		p.proxy = made
+	}
+	if err := p.access.use(s.Sidecar.AccessLog.Path); err != nil {
+		return err
+	}
+	return p.proxy.Apply(s)
+}
+
+// listenSettings are the addresses to serve on: the flag's, or else the documents'.
+func (p *process) listenSettings() []policy.ListenerSettings {
+	if p.options.listen == "" {
+		return p.proxy.Snapshot().Sidecar.Listeners
+	}
+	network, address := policy.SplitAddress(p.options.listen)
+	return []policy.ListenerSettings{{Name: "listen", Network: network, Address: address}}
+}
+
+func (p *process) listenAdmin() (net.Listener, error) {
+	address := p.options.admin
+	if address == "" {
+		address = p.proxy.Snapshot().Sidecar.Admin.Address
+	}
+	return control.ListenAdmin(address)
+}
+
+// serve serves until the end, in this order: the proxy drains while the admin port still answers, then that ends too.
+func (p *process) serve(ctx context.Context, listeners []net.Listener, admin net.Listener) error {
+	server := control.NewAdminServer(control.NewAdmin(control.AdminOptions{
+		Logger: p.logger, Gatherer: p.registry, Status: p.manager.Status, Ready: p.ready, Tenants: p.tenants,
+		LogLevel: p.level, Drain: p.proxy.Drain, Pprof: p.proxy.Snapshot().Sidecar.Admin.Pprof,
+	}), p.logger)
+	p.serving.Go(func() {
+		if err := server.Serve(admin); !errors.Is(err, http.ErrServerClosed) {
+			p.logger.Error().Err(err).Msg("admin port ended")
+		}
+	})
+	hangUp := make(chan os.Signal, 1)
+	signal.Notify(hangUp, syscall.SIGHUP)
+	p.serving.Go(func() { p.reloadOn(hangUp) })
+
+	line := p.logger.Info().Str("admin", admin.Addr().String())
+	for _, ln := range listeners {
+		line = line.Str("listen", ln.Addr().String())
+	}
+	line.Dur("start", time.Since(p.started)).Msg("serving")
+	err := p.proxy.Serve(ctx, listeners)
+
+	signal.Stop(hangUp)
+	close(hangUp)
+	ending, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if server.Shutdown(ending) != nil {
+		_ = server.Close() // a scrape that hangs does not hold up the end
+	}
+	p.serving.Wait()
+	if err == nil {
+		p.logger.Info().Msg("ended: every request in flight was answered")
+	}
+	return err
+}
+
+// reloadOn reads everything again at each SIGHUP.
+func (p *process) reloadOn(hangUp <-chan os.Signal) {
+	for range hangUp {
+		p.logger.Info().Msg("SIGHUP: reading documents, keys and opening the access log again")
+		p.manager.Reload()
+		if err := p.access.reopen(); err != nil {
+			p.logger.Error().Err(err).Msg("access log goes on where it was")
+		}
+	}
+}
+
+// ready lists what must hold before traffic may come, besides an applied policy. The admin port is up only after the
+// listeners are bound.
+func (p *process) ready() []control.Check {
+	draining := control.Check{Name: "not draining", OK: !p.proxy.Draining()}
+	if !draining.OK {
+		draining.Missing = "the process was told to end"
+	}
+	return []control.Check{{Name: "listeners bound", OK: true}, draining}
+}
+
+// explainInvalid prints what a start failed on, and returns what it comes to: documents that are wrong, or that cannot be
+// read at all.
+func explainInvalid(w io.Writer, problems []policy.Problem) error {
+	f := findings{}
+	f.note(problems)
+	if err := f.render(w, false); err != nil {
+		return err
+	}
+	inDocument := func(p policy.Problem) bool { return p.Severity == policy.Error && p.Origin.Line > 0 }
+	if !slices.ContainsFunc(problems, inDocument) {
+		return errors.New("nothing to run: no document could be read")
+	}
+	fmt.Fprintln(w, f.summary())
+	return errInvalid
+}
