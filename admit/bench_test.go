@@ -129,9 +129,10 @@ func BenchmarkDecide(b *testing.B) {
 					*m = r.table.Match(r.now, reqs[i%len(reqs)])
 				}
 				v := r.table.Decide(r.now, m)
-				if v.entered {
-					m.Tenant.seat.gate.Leave()
+				if !v.entered {
+					b.Fatalf("unexpected verdict: %v", v.Reason)
 				}
+				m.Tenant.seat.gate.Leave()
 				if whole {
 					v.entered = false
 					r.table.Settle(m, &v, Outcome{Passed, 200})

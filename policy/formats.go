@@ -155,8 +155,8 @@ func checkAddress(format, s string, hostOK func(string) bool, minPort int) error
 		if len(path) > 107 {
 			return refuse("", "the path of %s is longer than the 107 bytes that a Unix socket can have", quote(s))
 		}
-		if clean := "/" + strings.TrimLeft(path, "/"); path != clean || len(path) < 2 || strings.Contains(path, "\x00") {
-			if strings.HasPrefix(path, "//") {
+		if clean := "/" + strings.TrimLeft(path, "/"); path != clean || len(path) < 2 || !isVisible(path) {
+			if strings.HasPrefix(path, "//") && len(clean) > 1 && isVisible(clean) {
 				return no(format, s, "unix:"+clean)
 			}
 			return no(format, s, "")

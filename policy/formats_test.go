@@ -41,7 +41,7 @@ func TestFormatsErrors(t *testing.T) {
 	f("tenantpattern", "", "acme", "a *", strings.Repeat("*", 129))
 	f("headername", "", "X Y", "X:", "X-ü", "(x)")
 	f("method", "", "get", "Post", "G T", "GET,POST")
-	f("listen", "", "8080", ":", ":-1", ":65536", ":080", ":+80", "::1:80", "a b:80", "unix:", "unix:/", "unix:x", "unix://x", "unix:/"+strings.Repeat("a", 107))
+	f("listen", "", "8080", ":", ":-1", ":65536", ":080", ":+80", "::1:80", "a b:80", "unix:", "unix:/", "unix:x", "unix://x", "unix:/ ", "unix:/a\x00", "unix:/"+strings.Repeat("a", 107))
 	f("endpoint", "", "orders", ":80", "orders:0", "orders:", "256.1.1.1:80", "1.2.3:80", "http://orders:80", "or/ders:80", "-a:80")
 	f("hostpattern", "", "*", "*.", "*example.com", "a.*.com", "*.*.com", "Example.com", "example.com:80", "example.com.", "a..b", "2001:db8::1", "[192.0.2.1]", "*.[::1]", "[::1", strings.Repeat("a", 64), strings.Repeat("a.", 127)+"a")
 	f("hosttemplate", "", "example.com", "{tenant}-x.example.com", "{tenant}.{tenant}", "{Tenant}.x", "{tenant}.X", "{tenant}..x", "*.{tenant}.x")
@@ -79,7 +79,7 @@ func TestFormatSuggestions(t *testing.T) {
 }
 
 func FuzzFormats(f *testing.F) {
-	for _, s := range []string{"", "8080", ":80", "[::1]:80", "/a/*", "*.Example.com:80", "{Tenant}.x", "t/{tenant}", "unix://x", "/"} {
+	for _, s := range []string{"", "8080", ":80", "[::1]:80", "/a/*", "*.Example.com:80", "{Tenant}.x", "t/{tenant}", "unix://x", "unix:/ ", "/"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
