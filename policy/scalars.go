@@ -160,15 +160,15 @@ func ParseSize(s string) (Size, error) {
 	if binary == "" {
 		return 0, refuse("", "%s has an unknown unit; %s", quote(s), legal)
 	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	shift := unitShift(binary)
+	if err != nil || n > math.MaxInt64>>shift {
+		return 0, refuse("", "%s is too large; a size is at most 8388607TiB", quote(s))
+	}
 	if unit != "" && (unit != binary || digits+unit != s) {
 		return 0, refuse(digits+binary, "%s is not a size; %s", quote(s), legal)
 	}
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if shift := unitShift(binary); err != nil || n > math.MaxInt64>>shift {
-		return 0, refuse("", "%s is too large; a size is at most 8388607TiB", quote(s))
-	} else {
-		return Size(n << shift), nil
-	}
+	return Size(n << shift), nil
 }
 
 // binaryUnit is the legal unit that was written or meant: KiB for KiB, but also for k, K, Ki, kb and KB. It is "" for none.

@@ -182,7 +182,7 @@ func TestScalarsRoundTrip(t *testing.T) {
 
 // Suggestions are legal themselves.
 func FuzzScalars(f *testing.F) {
-	for _, s := range []string{"5", "1d", "5 s", "64KB", "35", "0.35", "10.0.0.1", "10.1.2.3/8", "::ffff:1.2.3.4/100", "9999999999999999999h"} {
+	for _, s := range []string{"5", "1d", "5 s", "64KB", "35", "0.35", "10.0.0.1", "10.1.2.3/8", "::ffff:1.2.3.4/100", "9999999999999999999h", "34333333333333333333m"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
