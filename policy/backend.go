@@ -5,19 +5,20 @@ type BackendSpec struct {
 	// Endpoints are its addresses. Exactly one of endpoints and dns is set.
 	Endpoints []Endpoint `yaml:"endpoints"`
 	// DNS finds the addresses by name instead.
-	DNS *DNS `yaml:"dns" weir:"later"`
+	DNS *DNS `yaml:"dns"`
 	// TLS secures the connections to the backend.
 	TLS *ClientTLS `yaml:"tls" weir:"later"`
 	// Pool bounds the connections to the backend.
 	Pool Pool `yaml:"pool"`
 	// Timeouts bound the phases of a call to the backend.
 	Timeouts BackendTimeouts `yaml:"timeouts"`
-	// Balance chooses among endpoints: the one with the fewest requests in flight, each in turn, or by the tenant's hash.
-	Balance string `yaml:"balance" weir:"enum=LeastRequest|RoundRobin|ConsistentHash,default=LeastRequest,later=RoundRobin|ConsistentHash"`
-	// Health takes failing endpoints out of the choice.
-	Health *Health `yaml:"health" weir:"later"`
+	// Balance chooses among endpoints: the one with the fewest requests in flight, each in turn, or by the tenant's hash. All
+	// of them go by weight.
+	Balance string `yaml:"balance" weir:"enum=LeastRequest|RoundRobin|ConsistentHash,default=LeastRequest"`
+	// Health takes failing endpoints out of the choice. When more than half of them are out, all are used.
+	Health *Health `yaml:"health"`
 	// Retries send a request again where that is safe.
-	Retries *Retries `yaml:"retries" weir:"later"`
+	Retries *Retries `yaml:"retries"`
 	// Capacity bounds what the backend is given at once; tenants share it by weight when it is full.
 	Capacity *Capacity `yaml:"capacity" weir:"later"`
 }
@@ -33,10 +34,10 @@ type Endpoint struct {
 // DNS finds a backend's addresses by name.
 type DNS struct {
 	// Name is looked up for A and AAAA records.
-	Name string `yaml:"name" weir:"required"`
+	Name string `yaml:"name" weir:"required,format=dnsname"`
 	// Port is the port at every address.
 	Port int `yaml:"port" weir:"required,min=1,max=65535"`
-	// Refresh is how often the name is looked up again. The last good answer is kept through failures.
+	// Refresh is how often the name is looked up again, give or take a tenth. The last good answer is kept through failures.
 	Refresh Duration `yaml:"refresh" weir:"default=5s,min=100ms"`
 }
 
@@ -54,14 +55,14 @@ type ClientTLS struct {
 
 // Pool bounds the connections to a backend.
 type Pool struct {
-	// MaxConnections is the most connections to all of the backend's endpoints together.
+	// MaxConnections is the most connections to all of the backend's endpoints together; with perTenant, each tenant's.
 	MaxConnections int `yaml:"maxConnections" weir:"default=1000,min=1,max=100000"`
 	// MaxIdle is how many of them may wait unused.
 	MaxIdle int `yaml:"maxIdle" weir:"default=1000,min=0,max=100000"`
 	// IdleTimeout closes a connection that was unused for so long.
 	IdleTimeout Duration `yaml:"idleTimeout" weir:"default=30s,min=1ms"`
-	// PerTenant gives each tenant a pool of its own, as a bulkhead.
-	PerTenant bool `yaml:"perTenant" weir:"later"`
+	// PerTenant gives each tenant a pool of its own, as a bulkhead: one that uses up its connections takes none of the others'.
+	PerTenant bool `yaml:"perTenant"`
 }
 
 // BackendTimeouts bound the phases of a call to a backend.
@@ -74,37 +75,40 @@ type BackendTimeouts struct {
 	IdleBody Duration `yaml:"idleBody" weir:"default=30s,min=1ms"`
 }
 
-// Health takes failing endpoints out of the choice.
+// Health takes failing endpoints out of the choice. At least one of path and passive is set.
 type Health struct {
-	// Path is asked with GET; a 2xx or 3xx answer is healthy.
-	Path string `yaml:"path"`
-	// Interval is the time between two checks of one endpoint.
+	// Path is asked with GET, over a connection of its own; a 2xx or 3xx answer within 2 s is healthy.
+	Path string `yaml:"path" weir:"format=target"`
+	// Interval is the time between two checks of one endpoint, give or take a tenth.
 	Interval Duration `yaml:"interval" weir:"default=5s,min=100ms"`
 	// Healthy is how many good checks in a row bring an endpoint back.
-	Healthy int `yaml:"healthy" weir:"default=2,min=1"`
+	Healthy int `yaml:"healthy" weir:"default=2,min=1,max=1000"`
 	// Unhealthy is how many bad checks in a row take it out.
-	Unhealthy int `yaml:"unhealthy" weir:"default=3,min=1"`
+	Unhealthy int `yaml:"unhealthy" weir:"default=3,min=1,max=1000"`
 	// Passive judges by the traffic itself.
 	Passive *PassiveHealth `yaml:"passive"`
 }
 
-// PassiveHealth ejects endpoints that fail real requests.
+// PassiveHealth ejects endpoints that fail real requests: no connection, a connection that breaks, an answer that is late, cut
+// or no HTTP, and the statuses 502, 503 and 504. What a client causes never counts.
 type PassiveHealth struct {
 	// ConsecutiveFailures in a row eject an endpoint.
-	ConsecutiveFailures int `yaml:"consecutiveFailures" weir:"default=5,min=1"`
-	// EjectFor is how long it stays out.
-	EjectFor Duration `yaml:"ejectFor" weir:"default=30s,min=1ms"`
-	// MaxEjected is the largest part of the endpoints that may be out at once.
+	ConsecutiveFailures int `yaml:"consecutiveFailures" weir:"default=5,min=1,max=1000000"`
+	// EjectFor is how long it stays out. It doubles each time that the endpoint fails again soon after, up to 16 times as long.
+	EjectFor Duration `yaml:"ejectFor" weir:"default=30s,min=1ms,max=24h"`
+	// MaxEjected is the largest part of the endpoints that may be out at once, rounded down.
 	MaxEjected Percent `yaml:"maxEjected" weir:"default=50%"`
 }
 
-// Retries send a request again where that is safe.
+// Retries send a request again where that is safe: where no backend can have read it, or where its method may be repeated and
+// its body is at hand whole.
 type Retries struct {
-	// On lists what is tried again: connect, reset, or a status in quotes.
-	On []string `yaml:"on"`
+	// On lists what is tried again: connect, reset, or a status from 500 to 599 in quotes.
+	On []string `yaml:"on" weir:"required,format=retrycause"`
 	// Attempts is how often at most, after the first.
 	Attempts int `yaml:"attempts" weir:"default=1,min=0,max=10"`
-	// Budget is the largest part of requests that may be retries.
+	// Budget is the largest part of the requests of the last 10 s that may be retries. 10 retries in that time are always allowed,
+	// unless it is 0%.
 	Budget Percent `yaml:"budget" weir:"default=10%"`
 }
 

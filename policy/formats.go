@@ -24,6 +24,12 @@ func checkFormat(format, s string) error {
 		return checkListen(s)
 	case "endpoint":
 		return checkEndpoint(s)
+	case "dnsname":
+		return checkDNSName(s)
+	case "target":
+		return checkTarget(s)
+	case "retrycause":
+		return checkRetryCause(s)
 	case "hostpattern":
 		return checkHostPattern(s)
 	case "hosttemplate":
@@ -53,6 +59,12 @@ func DescribeFormat(format string) string {
 		return "host:port, :port or unix:/path"
 	case "endpoint":
 		return "host:port or unix:/path"
+	case "dnsname":
+		return "a host name that can be looked up, as in orders.internal"
+	case "target":
+		return "a path that begins with /, possibly with a query"
+	case "retrycause":
+		return "connect, reset or a status from 500 to 599"
 	case "hostpattern":
 		return "a host name in lower case, or *. and a host name"
 	case "hosttemplate":
@@ -221,6 +233,44 @@ func isHostLabel(s string) bool {
 		}
 	}
 	return len(s) >= 1 && len(s) <= 63 && s[0] != '-' && s[len(s)-1] != '-'
+}
+
+// checkDNSName takes a name with or without the dot at its end that keeps resolvers from trying it in their search domains.
+func checkDNSName(s string) error {
+	if _, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+		return refuse("", "%s is an address, which needs no looking up; use endpoints", quote(s))
+	}
+	if host := strings.TrimSuffix(s, "."); isHost(host) {
+		return nil
+	}
+	meant := s
+	if _, rest, ok := strings.Cut(meant, "://"); ok {
+		meant, _, _ = strings.Cut(rest, "/")
+	}
+	if host, _, err := net.SplitHostPort(meant); err == nil {
+		meant = host
+	}
+	return no("dnsname", s, meant)
+}
+
+// checkTarget is RFC 9112, section 3.2.1, in visible ASCII.
+func checkTarget(s string) error {
+	switch {
+	case !strings.HasPrefix(s, "/"):
+		return no("target", s, "/"+s)
+	case !isVisible(s) || strings.ContainsAny(s, `\#`):
+		return no("target", s, "")
+	case !escapesOK(s):
+		return refuse("", "%s has a %% that does not begin an escape such as %%2F", quote(s))
+	}
+	return nil
+}
+
+func checkRetryCause(s string) error {
+	if s == "connect" || s == "reset" || len(s) == 3 && s[0] == '5' && isDigits(s) {
+		return nil
+	}
+	return no("retrycause", s, closest(s, []string{"connect", "reset"}))
 }
 
 func checkHostPattern(s string) error {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -108,6 +109,13 @@ func (c *compiler) resolveBackends() {
 			ConnectTimeout:  time.Duration(spec.Timeouts.Connect),
 			ResponseTimeout: time.Duration(spec.Timeouts.Response),
 			BodyIdleTimeout: time.Duration(spec.Timeouts.IdleBody),
+			PoolPerTenant:   spec.Pool.PerTenant,
+			Balance:         balance(spec.Balance),
+			Health:          resolveHealth(spec.Health),
+			Retries:         resolveRetries(spec.Retries),
+		}
+		if dns := spec.DNS; dns != nil {
+			b.DNS = &DNSSettings{Name: dns.Name, Port: dns.Port, Refresh: time.Duration(dns.Refresh)}
 		}
 		for _, e := range spec.Endpoints {
 			network, address := SplitAddress(e.Address)
@@ -115,6 +123,57 @@ func (c *compiler) resolveBackends() {
 		}
 		c.snapshot.Backends = append(c.snapshot.Backends, b)
 	}
+}
+
+func balance(s string) Balance {
+	switch s {
+	case "RoundRobin":
+		return RoundRobin
+	case "ConsistentHash":
+		return ConsistentHash
+	}
+	return LeastRequest
+}
+
+func resolveHealth(h *Health) *HealthSettings {
+	if h == nil {
+		return nil
+	}
+	s := &HealthSettings{Path: h.Path, Interval: time.Duration(h.Interval), Healthy: h.Healthy, Unhealthy: h.Unhealthy}
+	if p := h.Passive; p != nil {
+		s.Passive = &PassiveSettings{
+			ConsecutiveFailures: p.ConsecutiveFailures,
+			EjectFor:            time.Duration(p.EjectFor),
+			MaxEjected:          float64(p.MaxEjected) / 100,
+		}
+	}
+	return s
+}
+
+// defaultRetryBudget holds for backends without `retries`: what is sent again since a reused connection broke is bounded too.
+const defaultRetryBudget = 0.10
+
+func resolveRetries(r *Retries) RetrySettings {
+	if r == nil {
+		return RetrySettings{Budget: defaultRetryBudget}
+	}
+	s := RetrySettings{Attempts: r.Attempts, Budget: float64(r.Budget) / 100}
+	for _, cause := range r.On {
+		switch cause {
+		case "connect":
+			s.Connect = true
+		case "reset":
+			s.Reset = true
+		default:
+			status, err := strconv.Atoi(cause)
+			if err != nil {
+				panic("BUG: a retry cause that passed its check: " + cause)
+			}
+			s.Statuses = append(s.Statuses, status)
+		}
+	}
+	slices.Sort(s.Statuses)
+	return s
 }
 
 // resolveRoutes fills snapshot.Routes. Exactly one Backend and no Route mean a catch-all Route of the Backend's name.

@@ -107,6 +107,46 @@ func TestHash(t *testing.T) {
 	different("Route all {backend: orders}" + orders + "\nSidecar weir {}")
 }
 
+func TestBackends(t *testing.T) {
+	f := func(spec string, want Backend) {
+		t.Helper()
+		s := mustCompile(t, set(t, "set.yaml", "Backend b {"+spec+"}"))
+		b := s.Backends[0]
+		got := Backend{Endpoints: b.Endpoints, DNS: b.DNS, Balance: b.Balance, Health: b.Health, Retries: b.Retries, PoolPerTenant: b.PoolPerTenant}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", spec, diff)
+		}
+	}
+	some := []EndpointSettings{{Network: "tcp", Address: "a:1", Weight: 1}}
+	usual := RetrySettings{Budget: 0.1}
+
+	// Nothing said: the one with the fewest requests, always healthy, nothing tried again.
+	f("endpoints: [{address: 'a:1'}]", Backend{Endpoints: some, Retries: usual})
+
+	// By name instead of by address.
+	f("dns: {name: a.internal, port: 1}", Backend{DNS: &DNSSettings{"a.internal", 1, 5 * time.Second}, Retries: usual})
+	f("dns: {name: a, port: 65535, refresh: 100ms}", Backend{DNS: &DNSSettings{"a", 65535, 100 * time.Millisecond}, Retries: usual})
+
+	// The other ways to choose, and a pool for each tenant.
+	f("endpoints: [{address: 'a:1'}], balance: RoundRobin", Backend{Endpoints: some, Balance: RoundRobin, Retries: usual})
+	f("endpoints: [{address: 'a:1'}], balance: ConsistentHash, pool: {perTenant: true}",
+		Backend{Endpoints: some, Balance: ConsistentHash, PoolPerTenant: true, Retries: usual})
+
+	// Health by checks, by traffic, by both.
+	f("endpoints: [{address: 'a:1'}], health: {path: /h}",
+		Backend{Endpoints: some, Health: &HealthSettings{"/h", 5 * time.Second, 2, 3, nil}, Retries: usual})
+	f("endpoints: [{address: 'a:1'}], health: {passive: {}}",
+		Backend{Endpoints: some, Health: &HealthSettings{"", 5 * time.Second, 2, 3, &PassiveSettings{5, 30 * time.Second, 0.5}}, Retries: usual})
+	f("endpoints: [{address: 'a:1'}], health: {path: /h, interval: 1s, healthy: 4, unhealthy: 6, passive: {consecutiveFailures: 7, ejectFor: 8s, maxEjected: 10%}}",
+		Backend{Endpoints: some, Health: &HealthSettings{"/h", time.Second, 4, 6, &PassiveSettings{7, 8 * time.Second, 0.1}}, Retries: usual})
+
+	// What is tried again; statuses ascending.
+	f("endpoints: [{address: 'a:1'}], retries: {on: ['503', connect, '500']}",
+		Backend{Endpoints: some, Retries: RetrySettings{Connect: true, Statuses: []int{500, 503}, Attempts: 1, Budget: 0.1}})
+	f("endpoints: [{address: 'a:1'}], retries: {on: [reset], attempts: 0, budget: 0%}",
+		Backend{Endpoints: some, Retries: RetrySettings{Reset: true}})
+}
+
 func TestResolvePath(t *testing.T) {
 	f := func(file, path, want string) {
 		t.Helper()
@@ -217,6 +257,16 @@ func TestSnapshotDoesNotReferToDocuments(t *testing.T) {
 			clear(spec.Identity)
 		case *BackendSpec:
 			clear(spec.Endpoints)
+			if spec.DNS != nil {
+				spec.DNS.Name = "changed"
+			}
+			if spec.Health != nil {
+				spec.Health.Path, spec.Health.Passive.EjectFor = "changed", 77
+			}
+			if spec.Retries != nil {
+				clear(spec.Retries.On)
+				spec.Retries.Attempts = 77
+			}
 		case *RouteSpec:
 			for i := range spec.Match {
 				clear(spec.Match[i].Methods)

@@ -96,7 +96,12 @@ func (m UnknownMode) String() string {
 // Backend is a BackendSpec, resolved.
 type Backend struct {
 	Name            string
-	Endpoints       []EndpointSettings
+	Endpoints       []EndpointSettings // empty with DNS
+	DNS             *DNSSettings       // nil: Endpoints
+	Balance         Balance
+	Health          *HealthSettings // nil: every endpoint is healthy
+	Retries         RetrySettings
+	PoolPerTenant   bool // MaxConnections and MaxIdle are each tenant's
 	MaxConnections  int
 	MaxIdle         int
 	IdleTimeout     time.Duration
@@ -110,6 +115,51 @@ type EndpointSettings struct {
 	Network string // "tcp" or "unix"
 	Address string // host:port or the socket's path
 	Weight  int
+}
+
+// DNSSettings is a DNS, resolved.
+type DNSSettings struct {
+	Name    string
+	Port    int
+	Refresh time.Duration
+}
+
+// Balance says how an endpoint is chosen.
+type Balance uint8
+
+// The values of `balance`.
+const (
+	LeastRequest Balance = iota
+	RoundRobin
+	ConsistentHash
+)
+
+// String is the value as documents have it.
+func (b Balance) String() string {
+	return [...]string{LeastRequest: "LeastRequest", RoundRobin: "RoundRobin", ConsistentHash: "ConsistentHash"}[b]
+}
+
+// HealthSettings is a Health, resolved.
+type HealthSettings struct {
+	Path               string // empty: no active checks
+	Interval           time.Duration
+	Healthy, Unhealthy int
+	Passive            *PassiveSettings // nil: none
+}
+
+// PassiveSettings is a PassiveHealth, resolved.
+type PassiveSettings struct {
+	ConsecutiveFailures int
+	EjectFor            time.Duration
+	MaxEjected          float64 // of the endpoints, 0 to 1
+}
+
+// RetrySettings is a Retries, resolved. Budget holds without a Retries as well.
+type RetrySettings struct {
+	Connect, Reset bool
+	Statuses       []int // ascending
+	Attempts       int   // 0: none
+	Budget         float64
 }
 
 // Route is a RouteSpec, resolved. Its index in Snapshot.Routes is its identity within one snapshot.

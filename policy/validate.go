@@ -144,6 +144,30 @@ func (d *decoder) backend(s *BackendSpec) {
 	for i, e := range s.Endpoints {
 		d.unique(addresses, e.Address, joinIndex("spec.endpoints", i)+".address")
 	}
+	if s.Health != nil {
+		d.health()
+	}
+	if s.Retries != nil {
+		causes := firsts{}
+		for i, cause := range s.Retries.On {
+			d.unique(causes, cause, joinIndex("spec.retries.on", i))
+		}
+	}
+}
+
+func (d *decoder) health() {
+	const at = "spec.health"
+	if d.set(at+".path") || d.doc.tree.value(at).kind != mappingNode { // the latter is reported already
+		return
+	}
+	if !d.set(at+".passive") && !d.misspelled(at, []string{"path", "passive"}) {
+		d.fail(at, "judges by nothing; set path, passive or both")
+	}
+	for _, name := range []string{"interval", "healthy", "unhealthy"} {
+		if d.doc.written(joinKey(at, name)) {
+			d.fail(joinKey(at, name), "goes with path only")
+		}
+	}
 }
 
 func (d *decoder) route(s *RouteSpec) {

@@ -216,8 +216,10 @@ func pattern(format string) string {
 		return "^[0-9A-Za-z!#$%&'*+.^_`|~-]+$"
 	case "listen", "endpoint":
 		return `^(unix:/.+|.*:[0-9]+)$`
-	case "pathpattern":
+	case "pathpattern", "target":
 		return `^/`
+	case "retrycause":
+		return `^(connect|reset|5[0-9][0-9])$`
 	case "hosttemplate":
 		return `\{tenant\}`
 	case "pathtemplate":

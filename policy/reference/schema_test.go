@@ -47,6 +47,9 @@ func TestSchema(t *testing.T) {
 	f(false, "Route", `{"backend": "b", "match": [{"headers": {"X-Beta": 1}}]}`)
 	f(false, "TenantPolicy", `{"tenants": {"any": true}, "limits": [{"name": "a", "requests": 1.5}]}`)
 	// Ranges, values, formats.
+	f(false, "Backend", `{"endpoints": [{"address": "a:1"}], "balance": "Random"}`)
+	f(false, "Backend", `{"endpoints": [{"address": "a:1"}], "retries": {"on": ["404"]}}`)
+	f(false, "Backend", `{"endpoints": [{"address": "a:1"}], "health": {"path": "healthz"}}`)
 	f(false, "TenantPolicy", `{"tenants": {"any": true}, "limits": [{"name": "a", "requests": -1}]}`)
 	f(false, "TenantPolicy", `{"tenants": {"any": true}, "limits": [{"name": "a", "requests": 1, "mode": "shadow"}]}`)
 	f(false, "TenantPolicy", `{"tenants": {"names": ["a b"]}}`)
@@ -59,7 +62,7 @@ func TestSchema(t *testing.T) {
 	// What belongs to a later version.
 	f(false, "BreakerPolicy", `{"target": {"kind": "Backend", "name": "b"}}`)
 	f(false, "Backend", `{"endpoints": [{"address": "a:1"}], "tls": {}}`)
-	f(false, "Backend", `{"endpoints": [{"address": "a:1"}], "balance": "RoundRobin"}`)
+	f(false, "Route", `{"backend": "b", "criticality": "NonCore"}`)
 }
 
 // validator is as much of JSON Schema as the schema uses.
