@@ -8,9 +8,6 @@ import (
 	"weir/proxy/wire"
 )
 
-// maxReplays is how often a request that no backend can have read is sent again.
-const maxReplays = 3
-
 // forward sends the request to its backend and passes the answer on. False means that nothing was passed on and x says why.
 func (p *Proxy) forward(x *exchange) bool {
 	body, err := x.conn.BodyBuffered()
@@ -24,27 +21,42 @@ func (p *Proxy) forward(x *exchange) bool {
 		x.out = appendChunkedStart(x.out, body, x.conn.BodyDone())
 		body = nil
 	}
-	for replays := 0; ; replays++ {
-		call, err := backend.Acquire(x.now, x.deadline)
-		if err != nil {
-			return x.backendFailed(err)
-		}
-		x.call, x.endpoint = call, call.Endpoint()
-		answer, err := p.ask(x, body)
+	var t try
+	call := upstream.Call{Now: x.now, Deadline: x.deadline, Tenant: x.match.Tenant.Name()}
+	for {
+		answer, reused := (*wire.ResponseHead)(nil), false
+		uc, err := backend.Acquire(call)
 		if err == nil {
+			x.call, x.endpoint = uc, uc.Endpoint()
+			if answer, err = p.ask(x, body); err != nil {
+				reused = uc.Reused()
+				x.endCall()
+			}
+		}
+		t.ended(x, answer, reused, err)
+		if !p.mayGoOn(x, backend, &t) {
+			if err != nil {
+				return x.backendFailed(err)
+			}
 			return p.relay(x, answer)
 		}
-		reused := call.Reused()
-		x.endCall()
-		if replays == maxReplays || !mayReplay(x, reused, err) {
-			return x.backendFailed(err)
+		if err == nil {
+			_, _ = uc.Buffered() // often all there is of it: the connection can serve again then
+			uc.Drop()
+			x.endCall()
+			if x.conn.gone {
+				return x.clientFailed(wire.PeerGone)
+			}
 		}
+		call.Now, call.Avoid = p.clock.Now(), x.endpoint
 	}
 }
 
 // ask sends the request and waits for the final head of the answer. What is left of the body goes out beside the wait.
 func (p *Proxy) ask(x *exchange, body []byte) (*wire.ResponseHead, error) {
-	x.sentAt = p.clock.Now()
+	if x.sentAt == 0 { // what a try took that is made again is no time of ours
+		x.sentAt = p.clock.Now()
+	}
 	asked := wire.Asked{Head: string(x.head.Method) == "HEAD"}
 	answer, err := x.send(body, asked)
 	for err == nil && answer.Interim {
@@ -75,28 +87,6 @@ func (x *exchange) send(body []byte, asked wire.Asked) (*wire.ResponseHead, erro
 		x.conn.startUpload(x.call, x.head.Body)
 	}
 	return x.call.ReadHead(asked) // also after a failed write: the backend may have answered early
-}
-
-// mayReplay says whether the request can be sent once more without any chance of its being done twice: the backend has
-// read no byte of it, or it is of a kind that may be repeated and met a connection that the backend had left idle.
-func mayReplay(x *exchange, reused bool, err error) bool {
-	var failed *upstream.Error
-	if x.conn.upload != nil || x.conn.gone || !errors.As(err, &failed) {
-		return false
-	}
-	if failed.Replayable {
-		return true
-	}
-	return failed.Cause == upstream.Reset && reused && x.head.Body == wire.BodyNone && idempotent(x.head.Method)
-}
-
-// idempotent is RFC 9110 section 9.2.2.
-func idempotent(method []byte) bool {
-	switch string(method) {
-	case "GET", "HEAD", "OPTIONS", "PUT", "DELETE":
-		return true
-	}
-	return false
 }
 
 // backendFailed ends the exchange by what the backend did, unless the client was first: a call is cancelled when its client

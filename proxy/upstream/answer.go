@@ -275,5 +275,5 @@ func (c *Conn) causeOf(err error, late Cause) Cause {
 
 func (c *Conn) readFailure(cause Cause, err error) *Error {
 	c.readFailed = cause
-	return &Error{Cause: cause, Endpoint: c.pool.address, Replayable: c.sent.Load() == 0, Err: err}
+	return &Error{Cause: cause, Endpoint: c.pool.endpoint.address, Replayable: c.sent.Load() == 0, Err: err}
 }

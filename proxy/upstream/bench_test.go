@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"runtime/debug"
 	"testing"
@@ -48,7 +49,7 @@ func canned(t testing.TB, network, address string, answer []byte) string {
 // roundTrip is what the proxy does with a plain request.
 func roundTrip(tb testing.TB, b *Backend, request []byte) {
 	now := b.shared.now.Load()
-	c, err := b.Acquire(now, now+int64(time.Minute))
+	c, err := b.Acquire(Call{Now: now, Deadline: now + int64(time.Minute)})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -79,7 +80,7 @@ func TestRoundTripAllocatesNothing(t *testing.T) {
 	// In pieces: written apart, the body read apart.
 	p := make([]byte, 100)
 	f("tcp", "127.0.0.1:0", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", func(tb testing.TB, b *Backend, request []byte) {
-		c, err := b.Acquire(b.shared.now.Load(), 0)
+		c, err := b.Acquire(Call{Now: b.shared.now.Load()})
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -149,6 +150,25 @@ func BenchmarkLeastRequests(b *testing.B) {
 	}
 }
 
+// BenchmarkBalance chooses among idle endpoints of several weights.
+func BenchmarkBalance(b *testing.B) {
+	for _, balance := range []policy.Balance{policy.LeastRequest, policy.RoundRobin, policy.ConsistentHash} {
+		for _, n := range []int{3, 100} {
+			weights := make([]int, n)
+			for i := range weights {
+				weights[i] = 1 + i%3
+			}
+			backend := &Backend{settings: policy.Backend{Balance: balance}, stats: new(stats)}
+			es, call := loaded(weights, nil), Call{Tenant: "acme"}
+			b.Run(fmt.Sprintf("%v-%d", balance, n), func(b *testing.B) {
+				for b.Loop() {
+					backend.choose(es, &call)
+				}
+			})
+		}
+	}
+}
+
 // BenchmarkSweep looks at 1000 connections in use.
 func BenchmarkSweep(b *testing.B) {
 	s, err := Build(nil, []policy.Backend{backendOf("a", "a:1")}, Options{
@@ -163,7 +183,7 @@ func BenchmarkSweep(b *testing.B) {
 	}
 	now := s.shared.clock()
 	for range 1000 {
-		c, err := s.Backend(0).Acquire(now, now+int64(time.Hour))
+		c, err := s.Backend(0).Acquire(Call{Now: now, Deadline: now + int64(time.Hour)})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -22,7 +22,7 @@ func TestCollector(t *testing.T) {
 	defer held.Release()
 	succeed(t, idle)
 	for range 2 {
-		_, err := b.Acquire(b.shared.clock(), 0)
+		_, err := b.Acquire(Call{Now: b.shared.clock()})
 		wantCause(t, err, ConnectRefused)
 	}
 	c := acquire(t, a)

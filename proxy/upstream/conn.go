@@ -34,6 +34,8 @@ type Conn struct {
 	deadline    int64
 	reused      bool
 	requestDone bool
+	atOnce      bool        // the request was written whole before anything else could delay it
+	dropped     bool        // the answer is not passed on
 	sending     atomic.Bool // the request is neither finished nor given up; ended under mu when headWaits may be set
 	headWaits   bool        // a ReadHead waits since before that; guarded by mu
 	headWaited  bool        // the reader's own note of having set it
@@ -67,6 +69,7 @@ const precise = time.Second
 func (c *Conn) begin(b *Backend, deadline int64) {
 	c.backend, c.deadline = b, deadline
 	c.requestDone, c.writeFailed, c.readFailed = false, NoCause, NoCause
+	c.atOnce, c.dropped = false, false
 	c.sent.Store(0)
 	c.sending.Store(true)
 	if deadline != 0 {
@@ -75,7 +78,7 @@ func (c *Conn) begin(b *Backend, deadline int64) {
 }
 
 // Endpoint returns the address the connection leads to.
-func (c *Conn) Endpoint() string { return c.pool.address }
+func (c *Conn) Endpoint() string { return c.pool.endpoint.address }
 
 // Reused says whether the connection served another request before, so that the backend may have closed it just now.
 func (c *Conn) Reused() bool { return c.reused }
@@ -239,6 +242,10 @@ func (c *Conn) unwatchWrite() Cause {
 	return late
 }
 
+// Drop says that the answer whose final head was read is not passed on, since the request is sent again: it counts by its
+// status, however much of its body is unread.
+func (c *Conn) Drop() { c.dropped = true }
+
 // Release ends the request's ownership. The connection goes back to the pool when the answer was read to its verified end,
 // it may persist, nothing is unread, and FinishRequest was called after the last byte of the request; else it closes.
 // Everything that ReadHead and Buffered returned is invalid from here on.
@@ -248,6 +255,7 @@ func (c *Conn) Release() {
 		panic("BUG: Release without Acquire")
 	}
 	b.stats.ended[c.outcome()].Add(1)
+	c.judge()
 	keep := c.reusable()
 	if c.answer != nil {
 		p.shared.release(c.answer)
@@ -267,7 +275,7 @@ func (c *Conn) Release() {
 	} else {
 		p.vacant.push(c)
 	}
-	p.inFlight.Add(-1)
+	p.endpoint.inFlight.Add(-1)
 }
 
 func (c *Conn) reusable() bool {
@@ -281,7 +289,7 @@ func (c *Conn) outcome() int {
 	switch a := c.answer; {
 	case c.readFailed != NoCause:
 		return classCount + int(c.readFailed)
-	case a != nil && a.final && (a.body.Done() || a.head.Upgrade):
+	case a != nil && a.final && (a.body.Done() || a.head.Upgrade || c.dropped):
 		return a.head.Status/100 - 1
 	case c.writeFailed != NoCause:
 		return classCount + int(c.writeFailed)
@@ -300,7 +308,7 @@ func (c *Conn) closeLocked() {
 	_ = c.nc.Close() // there is nobody left to tell
 	c.nc, c.raw = nil, nil
 	c.state.Store(vacant)
-	c.pool.stats.live.Add(-1)
+	c.pool.quota.live.Add(-1)
 }
 
 // expire closes an idle connection where it lies in the stack. Whoever pops it finds it vacant.
@@ -308,7 +316,7 @@ func (c *Conn) expire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state.CompareAndSwap(idle, vacant) {
-		c.pool.stats.idle.Add(-1)
+		c.pool.quota.idle.Add(-1)
 		c.closeLocked()
 	}
 }

@@ -9,6 +9,10 @@
 // may serve again: only after an answer read to its verified end, on a connection that may persist, with nothing unread and
 // the request written whole. Everything that ends early is an [Error] with a [Cause]; a cut answer is never a clean end.
 //
+// Each backend has a roster of endpoints, which requests read without a lock: the healthy ones of those that are written, or that
+// the backend's name leads to. One goroutine for each living set changes rosters; look-ups and checks run beside it, and outlive
+// snapshots as endpoints do.
+//
 // Times are nanoseconds on one monotonic clock, given as [Options].Clock; a deadline of 0 means none.
 //
 // # Trade-offs
@@ -23,6 +27,6 @@
 //
 // # When not to use it
 //
-// It speaks HTTP/1.1 to addresses it is given. It does not resolve names beyond what a dial does, does not check health,
-// does not retry a request and does not build one: those are decisions of its caller. It is no general HTTP client.
+// It speaks HTTP/1.1 to one set of services that is known beforehand. It does not retry a request, though it keeps the budget, and
+// does not build one: those are decisions of its caller. It is no general HTTP client.
 package upstream

@@ -7,28 +7,36 @@ import (
 	"time"
 )
 
-// pool is the connections to one endpoint of one backend. It outlives snapshots: sets adopt it by backend name and address.
+// pool is connections to one endpoint, everybody's or one tenant's. It outlives snapshots with its endpoint.
 // A Conn stays in its table for good and is dialled again when needed, so the table is as long as the most connections
 // there ever were at once. Safe for concurrent use.
 type pool struct {
-	shared           *shared
-	stats            *stats
-	network, address string
+	shared   *shared
+	endpoint *endpoint
+	quota    *quota
 
-	inFlight atomic.Int64 // requests that chose this endpoint
-	idle     stack        // connected and unused, the latest on top; the sweep may have closed some
-	vacant   stack        // not connected
-	table    atomic.Pointer[[]*Conn]
-	grow     sync.Mutex  // guards replacing the table
-	retired  atomic.Bool // no set of the present uses it: connections close when their request ends
+	idle    stack // connected and unused, the latest on top; the sweep may have closed some
+	vacant  stack // not connected
+	table   atomic.Pointer[[]*Conn]
+	grow    sync.Mutex  // guards replacing the table
+	retired atomic.Bool // no set of the present uses it: connections close when their request ends
+}
+
+// quota counts connections that are bounded together: all of a backend's, or one tenant's.
+type quota struct {
+	live atomic.Int64 // connections, counting those being dialled
+	idle atomic.Int64
 }
 
 // stats is what is counted for one backend. It is adopted by the backend's name.
 type stats struct {
-	live  atomic.Int64 // connections, counting those being dialled
-	idle  atomic.Int64
-	dials atomic.Uint64
-	ended [classCount + int(causeCount)]atomic.Uint64 // requests by class of status, then by cause
+	quota                     // of the pools that everybody shares
+	turn        atomic.Uint64 // of round robin
+	dials       atomic.Uint64
+	ended       [classCount + int(causeCount)]atomic.Uint64 // requests by class of status, then by cause
+	retries     retryCounts
+	ejections   atomic.Uint64
+	dnsFailures atomic.Uint64
 }
 
 // classCount is the number of classes of status: 1xx to 5xx.
@@ -41,8 +49,8 @@ const (
 	busy                 // owned by a request
 )
 
-func newPool(s *shared, st *stats, network, address string) *pool {
-	p := &pool{shared: s, stats: st, network: network, address: address}
+func newPool(s *shared, q *quota, e *endpoint) *pool {
+	p := &pool{shared: s, endpoint: e, quota: q}
 	p.table.Store(&[]*Conn{})
 	return p
 }
@@ -59,7 +67,7 @@ func (p *pool) takeIdle() *Conn {
 			p.vacant.push(c) // the sweep closed it where it lay
 			continue
 		}
-		p.stats.idle.Add(-1)
+		p.quota.idle.Add(-1)
 		if c.silent() {
 			return c
 		}
@@ -70,8 +78,8 @@ func (p *pool) takeIdle() *Conn {
 
 // putIdle keeps a connection for later, or closes it when there are enough.
 func (p *pool) putIdle(c *Conn, maxIdle int) {
-	if p.stats.idle.Add(1) > int64(maxIdle) || p.retired.Load() {
-		p.stats.idle.Add(-1)
+	if p.quota.idle.Add(1) > int64(maxIdle) || p.retired.Load() {
+		p.quota.idle.Add(-1)
 		c.close()
 		p.vacant.push(c)
 		return
@@ -125,7 +133,7 @@ func (p *pool) closeIdle() {
 			return
 		}
 		if c.state.CompareAndSwap(idle, busy) {
-			p.stats.idle.Add(-1)
+			p.quota.idle.Add(-1)
 			c.close()
 		}
 		p.vacant.push(c)
@@ -140,7 +148,7 @@ func (p *pool) retire() {
 
 // drained says whether a retired pool has nothing left to watch.
 func (p *pool) drained() bool {
-	if p.inFlight.Load() != 0 {
+	if p.endpoint.inFlight.Load() != 0 {
 		return false
 	}
 	for _, c := range *p.table.Load() {

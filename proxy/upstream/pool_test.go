@@ -128,7 +128,7 @@ func TestPoolBound(t *testing.T) {
 	for range callers {
 		wg.Go(func() {
 			for range 50 {
-				c, err := b.Acquire(b.shared.clock(), 0)
+				c, err := b.Acquire(Call{Now: b.shared.clock()})
 				if n := b.stats.live.Load(); n > bound+callers { // reserving counts one too many for a moment
 					t.Errorf("%d connections", n)
 				}
@@ -159,7 +159,7 @@ func TestPoolBound(t *testing.T) {
 	for range bound {
 		held = append(held, acquire(t, b))
 	}
-	if _, err := b.Acquire(b.shared.clock(), 0); err == nil {
+	if _, err := b.Acquire(Call{Now: b.shared.clock()}); err == nil {
 		t.Error("one more than the bound")
 	} else {
 		wantCause(t, err, PoolFull)
@@ -237,26 +237,26 @@ func TestRefusedEndpointIsPassedOver(t *testing.T) {
 		succeed(t, acquire(t, b))
 	}
 	b = build(t, nil, backendOf("a", dead.Addr().String(), dead.Addr().String())).Backend(0)
-	_, err = b.Acquire(b.shared.clock(), 0)
+	_, err = b.Acquire(Call{Now: b.shared.clock()})
 	e := wantCause(t, err, ConnectRefused)
 	if !e.Replayable || e.Endpoint != dead.Addr().String() || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("error is %+v", e)
 	}
-	if live, inFlight := b.stats.live.Load(), b.endpoints[0].pool.inFlight.Load(); live != 0 || inFlight != 0 {
+	if live, inFlight := b.stats.live.Load(), b.roster.Load().all[0].inFlight.Load(); live != 0 || inFlight != 0 {
 		t.Errorf("%d live, %d in flight after a failure", live, inFlight)
 	}
 	b = build(t, nil, backendOf("a", unixPath(t))).Backend(0)
-	_, err = b.Acquire(b.shared.clock(), 0)
+	_, err = b.Acquire(Call{Now: b.shared.clock()})
 	wantCause(t, err, ConnectRefused)
 	b = build(t, nil, backendOf("a")).Backend(0)
-	_, err = b.Acquire(b.shared.clock(), 0)
+	_, err = b.Acquire(Call{Now: b.shared.clock()})
 	wantCause(t, err, NoEndpoint)
 }
 
 // TestStack lets goroutines pass connections between two stacks: none is ever held twice, none is lost.
 func TestStack(t *testing.T) {
 	const conns, workers, rounds = 5, 8, 20_000
-	p := newPool(newShared(Options{Clock: clock(), Logger: zerolog.Nop()}), new(stats), "tcp", "a:1")
+	p := newPool(newShared(Options{Clock: clock(), Logger: zerolog.Nop()}), new(quota), new(endpoint))
 	var a, b stack
 	for range conns {
 		a.push(p.add())

@@ -43,7 +43,7 @@ func (c *Conn) Write2(head, body []byte) (int, error) {
 func (c *Conn) writeFailure(cause Cause, err error) *Error {
 	c.writeFailed = cause
 	c.endSending() // an answer is due now, if there is one
-	return &Error{Cause: cause, Endpoint: c.pool.address, Replayable: c.sent.Load() == 0, Err: err}
+	return &Error{Cause: cause, Endpoint: c.pool.endpoint.address, Replayable: c.sent.Load() == 0, Err: err}
 }
 
 // Sent returns how many bytes of the request were written so far.
@@ -65,7 +65,7 @@ func (c *Conn) Exchange(head, body []byte, asked wire.Asked) (*wire.ResponseHead
 	} else if _, err := c.Write2(head, body); err != nil && c.sent.Load() == 0 {
 		return nil, err
 	}
-	c.requestDone = true
+	c.requestDone, c.atOnce = true, true
 	c.sending.Store(false)
 	return c.ReadHead(asked)
 }

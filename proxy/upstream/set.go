@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,27 +24,25 @@ const tick = 100 * time.Millisecond
 type Options struct {
 	// Clock returns nanoseconds on the monotonic clock of all deadlines. Required.
 	Clock func() int64
-	// Logger gets a line for what is let go of, and for defects.
+	// Logger gets a line for what is let go of, for every change of health and of addresses, and for defects.
 	Logger zerolog.Logger
 	// Dialer makes connections to "tcp" and "unix" addresses. nil means a net.Dialer with keep-alive probes. Connections
 	// other than *net.TCPConn and *net.UnixConn must honour deadlines.
 	Dialer func(ctx context.Context, network, address string) (net.Conn, error)
+	// Resolver looks up the names of backends. nil means net.DefaultResolver.
+	Resolver Resolver
 }
 
 // Set is the backends of one snapshot. Safe for concurrent use.
 type Set struct {
 	shared   *shared
 	backends []*Backend
-	pools    map[poolKey]*pool
-	leaving  []*pool // of earlier sets, with requests in flight; only for the sweep once it runs
+	leaving  []*pool // retired, with requests in flight; only for the sweep once it runs
 
 	mu   sync.Mutex // guards stop and its use
 	stop chan struct{}
 	done chan struct{}
 }
-
-// poolKey is what a pool is adopted by.
-type poolKey struct{ backend, network, address string }
 
 // shared is what all sets built on one another have in common.
 type shared struct {
@@ -56,41 +55,99 @@ type shared struct {
 	logger  zerolog.Logger
 	answers sync.Pool // of *answer
 	large   sync.Pool // of *[maxHead]byte
+
+	resolver Resolver
+	jobs     sync.WaitGroup  // look-ups and checks, which go on from set to set
+	ctx      context.Context // of the jobs
+	cancel   context.CancelFunc
+	wake     chan struct{} // holds one: something is to be tended before the next tick
 }
 
-// Build makes a set of these backends. Connections and counters are adopted from prev, which may be nil, by the backend's
-// name and the endpoint's address; prev goes on as before. Nothing is dialled and nothing runs until Adopt, so a set that
-// is not wanted after all is simply dropped.
+// poke makes the living set look at what happened. It never waits.
+func (s *shared) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// recovered ends a panic: a defect in what runs beside the requests must end neither them nor what comes after.
+func (s *shared) recovered(what string) {
+	if r := recover(); r != nil {
+		s.logger.Error().Interface("panic", r).Bytes("stack", debug.Stack()).Msg("upstream " + what + " failed")
+	}
+}
+
+// Build makes a set of these backends. Endpoints with their connections, and counters, are adopted from prev, which may be nil,
+// by the backend's name and the endpoint's address; prev goes on as before. Nothing is dialled and nothing runs until Adopt, so
+// a set that is not wanted after all is simply dropped. Only names that were never found are looked up here, for half a
+// second at most.
 func Build(prev *Set, backends []policy.Backend, o Options) (*Set, error) {
 	if o.Clock == nil {
 		panic("BUG: upstream.Build without a clock")
 	}
-	s := &Set{pools: make(map[poolKey]*pool), backends: make([]*Backend, 0, len(backends))}
-	old := make(map[string]*stats)
+	s := &Set{backends: make([]*Backend, 0, len(backends))}
 	if prev != nil {
 		s.shared = prev.shared
-		for _, b := range prev.backends {
-			old[b.settings.Name] = b.stats
-		}
 	} else {
 		s.shared = newShared(o)
 	}
+	var fresh []*Backend // with names that were never looked up
 	for i := range backends {
-		b, err := s.build(prev, &backends[i], old[backends[i].Name])
-		if err != nil {
-			return nil, err
+		settings := &backends[i]
+		for _, e := range settings.Endpoints {
+			if err := checkEndpoint(e); err != nil {
+				return nil, fmt.Errorf("cannot build backend %q: %w", settings.Name, err)
+			}
+		}
+		b := s.build(prev.named(settings.Name), settings)
+		if b.names != nil && (prev == nil || !prev.asks(b.names)) {
+			fresh = append(fresh, b)
 		}
 		s.backends = append(s.backends, b)
+	}
+	s.lookUpFirst(fresh)
+	for _, b := range s.backends {
+		b.roster.Store(b.draw(prev.named(b.settings.Name).members()))
 	}
 	return s, nil
 }
 
+// named returns the backend of that name, or nil.
+func (s *Set) named(name string) *Backend {
+	if s != nil {
+		for _, b := range s.backends {
+			if b.settings.Name == name {
+				return b
+			}
+		}
+	}
+	return nil
+}
+
+// members returns the backend's roster; nil for no backend.
+func (b *Backend) members() *roster {
+	if b == nil {
+		return nil
+	}
+	return b.roster.Load()
+}
+
+// asks says whether a set looks up a name.
+func (s *Set) asks(n *names) bool {
+	return slices.ContainsFunc(s.backends, func(b *Backend) bool { return b.names == n })
+}
+
 func newShared(o Options) *shared {
-	s := &shared{clock: o.Clock, dial: o.Dialer, logger: o.Logger}
+	s := &shared{clock: o.Clock, dial: o.Dialer, logger: o.Logger, resolver: o.Resolver, wake: make(chan struct{}, 1)}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.began, s.beganAt = time.Now(), o.Clock()
 	s.bounds = wire.Settings{HeaderBytes: maxHead, HeaderCount: maxFields}
 	if s.dial == nil {
 		s.dial = new(net.Dialer).DialContext // probes idle connections and sets TCP_NODELAY by default
+	}
+	if s.resolver == nil {
+		s.resolver = net.DefaultResolver
 	}
 	s.now.Store(s.beganAt)
 	s.answers.New = func() any { return new(answer) }
@@ -102,29 +159,27 @@ func newShared(o Options) *shared {
 // time between, so steps of the wall clock do not matter.
 func (s *shared) wall(at int64) time.Time { return s.began.Add(time.Duration(at - s.beganAt)) }
 
-func (s *Set) build(prev *Set, settings *policy.Backend, st *stats) (*Backend, error) {
-	if st == nil {
-		st = new(stats)
+// build makes a backend that goes on with what prev, which may be nil, has under the same name.
+func (s *Set) build(prev *Backend, settings *policy.Backend) *Backend {
+	b := &Backend{settings: *settings, shared: s.shared}
+	if prev != nil {
+		b.stats, b.names, b.lanes = prev.stats, prev.names, prev.lanes
+	} else {
+		b.stats = new(stats)
 	}
-	b := &Backend{settings: *settings, stats: st, shared: s.shared}
-	var total uint64
-	for _, e := range settings.Endpoints {
-		if err := checkEndpoint(e); err != nil {
-			return nil, fmt.Errorf("cannot build backend %q: %w", settings.Name, err)
-		}
-		key := poolKey{settings.Name, e.Network, e.Address}
-		p := s.pools[key]
-		if p == nil && prev != nil {
-			p = prev.pools[key]
-		}
-		if p == nil {
-			p = newPool(s.shared, st, e.Network, e.Address)
-		}
-		s.pools[key] = p
-		total += uint64(e.Weight)
-		b.endpoints = append(b.endpoints, endpoint{pool: p, weight: uint64(e.Weight), upTo: total})
+	switch dns := settings.DNS; {
+	case dns == nil:
+		b.names = nil
+	case b.names == nil || b.names.host != dns.Name:
+		b.names = &names{host: dns.Name}
 	}
-	return b, nil
+	switch {
+	case !settings.PoolPerTenant:
+		b.lanes = nil
+	case b.lanes == nil:
+		b.lanes = newLanes(s.shared)
+	}
+	return b
 }
 
 func checkEndpoint(e policy.EndpointSettings) error {
@@ -160,14 +215,13 @@ func (s *Set) Adopt(prev *Set) {
 				s.leaving = append(s.leaving, p)
 			}
 		}
-		for key, p := range prev.pools {
-			if s.pools[key] == p {
-				continue
-			}
-			p.retire()
-			s.leaving = append(s.leaving, p)
-			s.shared.logger.Info().Str("backend", key.backend).Str("endpoint", key.address).
-				Int64("in_flight", p.inFlight.Load()).Msg("endpoint retired")
+	}
+	for _, b := range s.backends { // once more: prev may have found other addresses since Build
+		s.redraw(b, prev.named(b.settings.Name).members())
+	}
+	if prev != nil {
+		for _, b := range prev.backends {
+			s.bury(b)
 		}
 	}
 	s.shared.now.Store(s.shared.clock())
@@ -177,13 +231,41 @@ func (s *Set) Adopt(prev *Set) {
 	go s.run(s.stop, s.done)
 }
 
-// Close ends everything: idle connections close, calls in flight return [Canceled], the sweep stops. A request that comes
-// later still works, without reuse.
+// bury retires what an earlier set's backend has and this set's does not: the whole of it, or its lanes.
+func (s *Set) bury(b *Backend) {
+	heir := s.named(b.settings.Name)
+	if heir == nil {
+		r := b.roster.Load()
+		for i := range r.all {
+			s.retire(b, r.all[i].endpoint)
+		}
+		return
+	}
+	if heir.lanes != b.lanes {
+		pools := b.lanes.take(nil)
+		for _, p := range pools {
+			p.retire()
+		}
+		s.leaving = append(s.leaving, pools...)
+	}
+}
+
+// Close ends everything: idle connections close, calls in flight return [Canceled], the sweep, look-ups and checks stop. A
+// request that comes later still works, without reuse.
 func (s *Set) Close() {
 	s.halt()
-	for _, p := range s.pools {
-		p.retire()
-		p.cancelAll()
+	s.shared.cancel()
+	s.shared.jobs.Wait()
+	for _, b := range s.backends {
+		r := b.roster.Load()
+		for i := range r.all {
+			e := r.all[i].endpoint
+			e.retired.Store(true)
+			for _, p := range append(b.lanes.take(e), e.pool) {
+				p.retire()
+				p.cancelAll()
+			}
+		}
 	}
 	for _, p := range s.leaving {
 		p.cancelAll()
@@ -211,22 +293,36 @@ func (s *Set) run(stop, done chan struct{}) {
 			return
 		case <-t.C:
 			s.sweep(s.shared.clock())
+		case <-s.shared.wake:
+			s.tend(s.shared.clock())
 		}
+	}
+}
+
+// tend takes what look-ups, checks and requests have found out into the rosters, and begins what look-ups and checks are due.
+func (s *Set) tend(now int64) {
+	defer s.shared.recovered("tending")
+	for _, b := range s.backends {
+		found, judged := b.tendNames(now), b.tendHealth(now)
+		if found || judged {
+			s.redraw(b, b.roster.Load())
+		}
+		b.lookUp(now)
+		b.check(now)
 	}
 }
 
 // sweep enforces all timeouts as of now. A defect in it must not end timeouts for good.
 func (s *Set) sweep(now int64) {
-	defer func() {
-		if r := recover(); r != nil {
-			s.shared.logger.Error().Interface("panic", r).Bytes("stack", debug.Stack()).Msg("upstream sweep failed")
-		}
-	}()
+	defer s.shared.recovered("sweep")
 	s.shared.now.Store(now)
 	for _, b := range s.backends {
-		for i := range b.endpoints {
-			b.endpoints[i].pool.sweep(now, b.settings.IdleTimeout)
+		b.stats.mark(now)
+		r := b.roster.Load()
+		for i := range r.all {
+			r.all[i].pool.sweep(now, b.settings.IdleTimeout)
 		}
+		s.leaving = append(s.leaving, b.lanes.sweep(now, b.settings.IdleTimeout)...)
 	}
 	kept := s.leaving[:0]
 	for _, p := range s.leaving {
@@ -236,4 +332,5 @@ func (s *Set) sweep(now int64) {
 	}
 	clear(s.leaving[len(kept):])
 	s.leaving = kept
+	s.tend(now)
 }

@@ -19,7 +19,7 @@ func poster(b *Backend, from, to int, between func()) (failed, replayed int, las
 		body := fmt.Sprintf("%05d", i)
 		head := fmt.Sprintf("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", len(body))
 		for {
-			c, err := b.Acquire(b.shared.clock(), 0)
+			c, err := b.Acquire(Call{Now: b.shared.clock()})
 			if err != nil {
 				return failed + 1, replayed, err
 			}

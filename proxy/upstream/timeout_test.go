@@ -33,7 +33,7 @@ func TestShortTimeoutsHaveTheirOwnCause(t *testing.T) {
 		if request != 0 {
 			deadline = start + int64(request)
 		}
-		c, err := b.Acquire(start, deadline)
+		c, err := b.Acquire(Call{Now: start, Deadline: deadline})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +80,7 @@ func TestLongTimeoutsAreSwept(t *testing.T) {
 		if request != 0 {
 			deadline = start + int64(request)
 		}
-		c, err := b.Acquire(start, deadline)
+		c, err := b.Acquire(Call{Now: start, Deadline: deadline})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +117,7 @@ func TestOnlyTheDeadlineRunsBetweenReads(t *testing.T) {
 	s.halt()
 	b := s.Backend(0)
 	start := b.shared.now.Load()
-	c, err := b.Acquire(start, start+int64(time.Hour))
+	c, err := b.Acquire(Call{Now: start, Deadline: start + int64(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +305,7 @@ func TestConnectTimeout(t *testing.T) {
 			if request != 0 {
 				deadline = start + int64(request)
 			}
-			_, err = b.Acquire(start, deadline)
+			_, err = b.Acquire(Call{Now: start, Deadline: deadline})
 			wantCause(t, err, want)
 			if took := time.Duration(b.shared.clock() - start); took != after {
 				t.Errorf("%v after %v, want %v", want, took, after)

@@ -168,7 +168,7 @@ const (
 
 func acquire(t testing.TB, b *Backend) *Conn {
 	t.Helper()
-	c, err := b.Acquire(b.shared.clock(), 0)
+	c, err := b.Acquire(Call{Now: b.shared.clock()})
 	if err != nil {
 		t.Fatalf("Acquire: %v", err)
 	}
