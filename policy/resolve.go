@@ -24,6 +24,8 @@ func (c *compiler) resolveSidecar() {
 		LastGood:       ResolvePath(d.Origin, spec.LastGood),
 		HeaderTimeout:  time.Duration(spec.Timeouts.Header),
 		IdleTimeout:    time.Duration(spec.Timeouts.Idle),
+		BodyTimeout:    time.Duration(spec.Timeouts.Body),
+		SendTimeout:    time.Duration(spec.Timeouts.Send),
 		RequestTimeout: time.Duration(spec.Timeouts.Request),
 		DrainTimeout:   time.Duration(spec.Timeouts.Drain),
 		Bounds: BoundsSettings{
@@ -31,6 +33,7 @@ func (c *compiler) resolveSidecar() {
 			HeaderCount:      spec.Bounds.HeaderCount,
 			URIBytes:         int(spec.Bounds.URIBytes),
 			BodyBytes:        int64(spec.Bounds.BodyBytes),
+			BodyRate:         int64(spec.Bounds.BodyRate),
 			Connections:      spec.Bounds.Connections,
 			ConnectionsPerIP: spec.Bounds.ConnectionsPerIP,
 		},

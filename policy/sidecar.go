@@ -153,6 +153,10 @@ type SidecarTimeouts struct {
 	Header Duration `yaml:"header" weir:"default=5s,min=1ms"`
 	// Idle is the longest a keep-alive connection may wait for its next request.
 	Idle Duration `yaml:"idle" weir:"default=60s,min=1ms"`
+	// Body is the longest a client may take for the next byte of a request's body. Slower ones get 408.
+	Body Duration `yaml:"body" weir:"default=30s,min=1ms"`
+	// Send is the longest a client may take to read a byte of its answer while more waits for it. Slower ones are cut.
+	Send Duration `yaml:"send" weir:"default=30s,min=1ms"`
 	// Request is the longest a request may take from its first byte to the last byte of the answer, unless its route says otherwise.
 	// 0 means no bound.
 	Request Duration `yaml:"request" weir:"default=60s,min=0s"`
@@ -170,6 +174,9 @@ type Bounds struct {
 	URIBytes Size `yaml:"uriBytes" weir:"default=8KiB,min=64B,max=1MiB"`
 	// BodyBytes is the largest request body. Larger ones get 413. 0 means no bound.
 	BodyBytes Size `yaml:"bodyBytes" weir:"default=0,min=0"`
+	// BodyRate is how many bytes a second a request's body must bring while it is waited for, on average and once timeouts.body
+	// has passed. Slower ones get 408. 0 means no minimum, for clients that send a body bit by bit as it comes to be.
+	BodyRate Size `yaml:"bodyRate" weir:"default=100,min=0"`
 	// Connections is how many clients may be connected at once; further ones wait in the kernel's queue.
 	Connections int `yaml:"connections" weir:"default=10000,min=1,max=1000000"`
 	// ConnectionsPerIP is how many of them may come from one address. 0 means no bound.

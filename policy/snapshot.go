@@ -54,6 +54,8 @@ type SidecarSettings struct {
 	LastGood       string   // empty: none
 	HeaderTimeout  time.Duration
 	IdleTimeout    time.Duration
+	BodyTimeout    time.Duration
+	SendTimeout    time.Duration
 	RequestTimeout time.Duration // 0: no bound
 	DrainTimeout   time.Duration
 	Bounds         BoundsSettings
@@ -71,6 +73,7 @@ type ListenerSettings struct {
 type BoundsSettings struct {
 	HeaderBytes, HeaderCount, URIBytes int
 	BodyBytes                          int64 // 0: no bound
+	BodyRate                           int64 // bytes per second; 0: no minimum
 	Connections, ConnectionsPerIP      int   // ConnectionsPerIP 0: no bound
 }
 

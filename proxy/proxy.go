@@ -177,8 +177,9 @@ func (p *Proxy) Apply(s *policy.Snapshot) error {
 func wireSettings(s *policy.SidecarSettings) wire.Settings {
 	w := wire.DefaultSettings()
 	w.HeaderBytes, w.HeaderCount, w.URIBytes = s.Bounds.HeaderBytes, s.Bounds.HeaderCount, s.Bounds.URIBytes
-	w.BodyBytes = s.Bounds.BodyBytes
+	w.BodyBytes, w.BodyRate = s.Bounds.BodyBytes, s.Bounds.BodyRate
 	w.HeaderTimeout, w.IdleTimeout = s.HeaderTimeout, s.IdleTimeout
+	w.BodyTimeout, w.SendTimeout = s.BodyTimeout, s.SendTimeout
 	w.Identity = admit.IdentityHeaders(s)
 	return w
 }
