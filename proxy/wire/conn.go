@@ -295,23 +295,20 @@ func (c *Conn) readPlain(p []byte, in phase) (int, Cause) {
 	return 0, c.unparkFailed(in, err)
 }
 
-// park enters the phase of a wait that is about to begin; those of a head were entered before. It reports false when the
-// wait was given up already.
+// park enters the phase of a wait that is about to begin; those of a head and of a linger were entered before. It reports
+// false when the wait was given up already.
 func (c *Conn) park(in phase) bool {
-	switch in {
-	case phaseBody:
-		c.parked.Store(c.message<<40 | uint64(c.body.Total())&(1<<40-1))
-		c.enter(in)
-		return !c.interrupted.Load()
-	case phaseLinger:
-		c.enter(in)
+	if in != phaseBody {
+		return true
 	}
-	return true
+	c.parked.Store(c.message<<40 | uint64(c.body.Total())&(1<<40-1))
+	c.enter(in)
+	return !c.interrupted.Load()
 }
 
 // unpark ends what park began, with bytes: a wake that came too late is forgotten.
 func (c *Conn) unpark(in phase) {
-	if in == phaseBody || in == phaseLinger {
+	if in == phaseBody {
 		c.enter(phaseBusy)
 		c.woken = false
 	}

@@ -23,8 +23,13 @@ func (c *Conn) Abort() {
 	_ = c.shut()
 }
 
-// Linger ends the sending side and discards what the client still sends, up to 64 KiB or a second, so that it reads our
-// answer instead of a reset. Close does this by itself where it is needed. The head is no longer valid after it.
+// mostLingering is how many bytes a lingering connection discards. After these it stops reading: closing would reset a client
+// that is still writing, so that it gives up before it has read our answer, while one that cannot write any more reads.
+const mostLingering = 64 << 10
+
+// Linger ends the sending side and waits up to a second for the client to leave, so that it reads our answer instead of a
+// reset; what it still sends is discarded, up to 64 KiB. Close does this by itself where it is needed. The head is no longer
+// valid after it.
 func (c *Conn) Linger() {
 	f := &c.flags
 	if f.lingered || f.broken || f.detached {
@@ -36,8 +41,8 @@ func (c *Conn) Linger() {
 	if !ok || half.CloseWrite() != nil {
 		return
 	}
-	const most = 64 << 10
-	for n := 0; n < most; {
+	c.enter(phaseLinger)
+	for n := 0; n < mostLingering || c.sock == nil; { // without a socket only reading tells that the client has left
 		c.r, c.w = 0, 0
 		if c.blk == nil {
 			c.blk = c.g.getBlock()
@@ -48,6 +53,9 @@ func (c *Conn) Linger() {
 		}
 		n += got
 	}
+	c.release()
+	c.sock.awaitGone()
+	c.enter(phaseBusy)
 }
 
 // Close closes the connection. It lingers first when the message in progress was answered without being read to its end, or

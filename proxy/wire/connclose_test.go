@@ -169,7 +169,7 @@ func TestCloseAll(t *testing.T) {
 	})
 }
 
-// The linger ends when the client closes, after 64 KiB, or after a second.
+// The linger ends when the client closes, or after a second.
 func TestLinger(t *testing.T) {
 	g := newStepped(timeoutSettings())
 	begin := func() (net.Conn, *Conn) {
@@ -199,17 +199,6 @@ func TestLinger(t *testing.T) {
 	answered(client)
 	g.expire(t, &c.reader, phaseLinger, time.Second)
 	closing()
-	// 64 KiB
-	client, c = begin()
-	closing = background(t, func() { _ = c.Close() })
-	answered(client)
-	stop := background(t, func() {
-		for err := error(nil); err == nil; {
-			_, err = client.Write(make([]byte, 4<<10))
-		}
-	})
-	closing()
-	stop()
 	// none where nothing is unread
 	client, c = pair(t, g.Guard, "tcp")
 	say(t, client, get)()

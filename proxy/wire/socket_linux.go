@@ -127,6 +127,11 @@ func (s *socket) tryRead(fd uintptr) bool {
 	return false
 }
 
+// awaitGone waits, without reading, until the client has left or the wait is ended from outside.
+func (s *socket) awaitGone() {
+	_ = s.raw.Read(func(uintptr) bool { return s.c.PeerClosed() })
+}
+
 // write sends a and b whole.
 func (s *socket) write(a, b []byte) Cause {
 	s.iov = [2]unix.Iovec{}

@@ -11,6 +11,8 @@ func newSocket(*Conn) *socket { return nil }
 
 func (*socket) read([]byte, phase) (int, Cause) { panic("BUG: no socket on this system") }
 
+func (*socket) awaitGone() { panic("BUG: no socket on this system") }
+
 func (*socket) write(_, _ []byte) Cause { panic("BUG: no socket on this system") }
 
 // peerProbe cannot ask here: a client that leaves is noticed when it is read from or written to.
