@@ -204,7 +204,11 @@ func (p *running) dial() *client {
 	if err := c.SetDeadline(time.Now().Add(2 * patience)); err != nil {
 		p.t.Fatal(err)
 	}
-	return &client{TCPConn: c.(*net.TCPConn), t: p.t, r: bufio.NewReader(c)}
+	return newClient(p.t, c)
+}
+
+func newClient(t testing.TB, c net.Conn) *client {
+	return &client{TCPConn: c.(*net.TCPConn), t: t, r: bufio.NewReader(c)}
 }
 
 // client is a raw client.
