@@ -27,6 +27,7 @@ func (c *compiler) resolveSidecar() {
 		BodyTimeout:    time.Duration(spec.Timeouts.Body),
 		SendTimeout:    time.Duration(spec.Timeouts.Send),
 		RequestTimeout: time.Duration(spec.Timeouts.Request),
+		LameDuck:       time.Duration(spec.Timeouts.LameDuck),
 		DrainTimeout:   time.Duration(spec.Timeouts.Drain),
 		Bounds: BoundsSettings{
 			HeaderBytes:      int(spec.Bounds.HeaderBytes),

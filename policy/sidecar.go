@@ -160,7 +160,10 @@ type SidecarTimeouts struct {
 	// Request is the longest a request may take from its first byte to the last byte of the answer, unless its route says otherwise.
 	// 0 means no bound.
 	Request Duration `yaml:"request" weir:"default=60s,min=0s"`
-	// Drain is how long requests in flight may go on after SIGTERM.
+	// LameDuck is how long listeners go on accepting after SIGTERM while /readyz says 503 already, for balancers that look only now
+	// and then. Answers tell their clients to go elsewhere from then on.
+	LameDuck Duration `yaml:"lameDuck" weir:"default=0s,min=0s"`
+	// Drain is how long requests in flight may go on after that.
 	Drain Duration `yaml:"drain" weir:"default=30s,min=0s"`
 }
 

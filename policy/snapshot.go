@@ -57,6 +57,7 @@ type SidecarSettings struct {
 	BodyTimeout    time.Duration
 	SendTimeout    time.Duration
 	RequestTimeout time.Duration // 0: no bound
+	LameDuck       time.Duration
 	DrainTimeout   time.Duration
 	Bounds         BoundsSettings
 	AccessLog      AccessLog

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// lastAccept is how long the listeners go on accepting once the drain has begun: connections that are in the kernel's queue
-// by then would be reset by closing them.
+// lastAccept is how long the listeners go on accepting at least once the drain has begun: connections that are in the kernel's
+// queue by then would be reset by closing them.
 const lastAccept = 50 * time.Millisecond
 
 // lastWords is how long connections that are cut may take to end.
@@ -72,7 +72,7 @@ func (p *Proxy) drainAll(listeners []net.Listener) error {
 	timeout := p.live.Load().snapshot.Sidecar.DrainTimeout
 	p.logger.Info().Int("connections", p.conns.count()).Dur("timeout", timeout).
 		Msg("draining: no new connections, requests in flight may finish")
-	p.acceptLast(listeners)
+	p.acceptLast(listeners, max(p.live.Load().snapshot.Sidecar.LameDuck, lastAccept))
 	p.conns.stop()
 	if p.allClosed(timeout) {
 		return nil
@@ -103,9 +103,9 @@ func (p *Proxy) allClosed(within time.Duration) bool {
 	return true
 }
 
-// acceptLast takes what the kernel has queued, then closes the listeners.
-func (p *Proxy) acceptLast(listeners []net.Listener) {
-	until := p.clock.Wall(p.clock.Now() + int64(lastAccept))
+// acceptLast takes what comes for a while, then closes the listeners.
+func (p *Proxy) acceptLast(listeners []net.Listener, wait time.Duration) {
+	until := p.clock.Wall(p.clock.Now() + int64(wait))
 	for _, ln := range listeners {
 		if d, ok := ln.(interface{ SetDeadline(time.Time) error }); ok {
 			_ = d.SetDeadline(until)
@@ -113,7 +113,7 @@ func (p *Proxy) acceptLast(listeners []net.Listener) {
 		}
 		_ = ln.Close()
 	}
-	timer := time.NewTimer(lastAccept)
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	<-timer.C
 	for _, ln := range listeners {
