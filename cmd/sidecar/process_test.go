@@ -88,12 +88,15 @@ func launch(t testing.TB, documents string, settings ...setting) *running {
 func (p *running) says(message string) (found map[string]any) {
 	p.t.Helper()
 	until(p.t, "the process says "+strconv.Quote(message), func() bool {
+		ended := false
 		select {
 		case <-p.ended:
-			p.t.Fatalf("the process ended with %d before it said %q:\n%s", p.endedWith, message, p.stderr)
+			ended = true
 		default:
 		}
-		found = p.said(message)
+		if found = p.said(message); found == nil && ended {
+			p.t.Fatalf("the process ended with %d and did not say %q:\n%s", p.endedWith, message, p.stderr)
+		}
 		return found != nil
 	})
 	return found
