@@ -72,6 +72,8 @@ type limitListener struct {
 	net.Listener
 	conns *connections
 	wrap  func(net.Conn, netip.Addr) net.Conn
+	// failed tells of an accept that will be tried again.
+	failed func(error)
 }
 
 func (l *limitListener) Accept() (net.Conn, error) {
@@ -85,6 +87,7 @@ func (l *limitListener) Accept() (net.Conn, error) {
 			}
 			_ = c.Close()
 		case passing(err):
+			l.failed(err)
 			l.conns.pause()
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil, net.ErrClosed // the drain's last look at the kernel's queue

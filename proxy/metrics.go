@@ -13,10 +13,11 @@ import (
 
 // metrics are what the proxy counts besides the cells of admit and upstream, which have collectors of their own.
 type metrics struct {
-	duration *prometheus.HistogramVec
-	overhead prometheus.Histogram
-	rejected [wire.CauseCount]prometheus.Counter
-	panics   prometheus.Counter
+	duration       *prometheus.HistogramVec
+	overhead       prometheus.Histogram
+	rejected       [wire.CauseCount]prometheus.Counter
+	panics         prometheus.Counter
+	acceptFailures prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, log *AccessLog, connections func() float64) (*metrics, error) {
@@ -41,6 +42,10 @@ func newMetrics(reg prometheus.Registerer, log *AccessLog, connections func() fl
 			Name: "weir_panics_recovered_total",
 			Help: "Defects of the sidecar that were recovered and answered with 500.",
 		}),
+		acceptFailures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "weir_accept_failures_total",
+			Help: "Times no connection could be accepted for want of file descriptors or memory.",
+		}),
 	}
 	rejected := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "weir_wire_rejected_total",
@@ -60,7 +65,7 @@ func newMetrics(reg prometheus.Registerer, log *AccessLog, connections func() fl
 		Help: "Client connections that are open.",
 	}, connections)
 	var errs error
-	for _, c := range []prometheus.Collector{m.duration, m.overhead, m.panics, rejected, dropped, open} {
+	for _, c := range []prometheus.Collector{m.duration, m.overhead, m.panics, m.acceptFailures, rejected, dropped, open} {
 		errs = errors.Join(errs, reg.Register(c))
 	}
 	return m, errs

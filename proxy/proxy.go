@@ -53,6 +53,7 @@ type Proxy struct {
 	accessLog *AccessLog
 	metrics   *metrics
 	panicLog  everySecond
+	acceptLog everySecond
 
 	guard    *wire.Guard
 	server   *fasthttp.Server

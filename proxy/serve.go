@@ -51,9 +51,18 @@ func (p *Proxy) Serve(ctx context.Context, listeners []net.Listener) error {
 
 // limited wraps a listener: connections are bounded, counted and guarded.
 func (p *Proxy) limited(ln net.Listener) net.Listener {
-	return &limitListener{Listener: ln, conns: p.conns, wrap: func(c net.Conn, peer netip.Addr) net.Conn {
+	return &limitListener{Listener: ln, conns: p.conns, failed: p.acceptFailed, wrap: func(c net.Conn, peer netip.Addr) net.Conn {
 		return p.newClientConn(p.guard.NewConn(c), peer)
 	}}
+}
+
+// acceptFailed counts an accept that failed for want of something that comes back, and tells of one a second.
+func (p *Proxy) acceptFailed(err error) {
+	p.metrics.acceptFailures.Inc()
+	if p.acceptLog.allow(p.clock.Now()) {
+		p.logger.Warn().Err(err).Int("connections", p.conns.count()).
+			Msg("cannot accept connections at the moment: they wait in the kernel's queue")
+	}
 }
 
 // Drain ends serving as the end of Serve's context does. It returns at once and may be called again.
