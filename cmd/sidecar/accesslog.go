@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -51,6 +52,40 @@ func (f *accessLogFile) openLocked(path string) error {
 	}
 	f.path, f.closer = path, closer
 	return nil
+}
+
+const (
+	// lossCheck is how often the log is asked whether it has lost lines.
+	lossCheck = time.Second
+	// lossReport is how long a loss that goes on is not told of again.
+	lossReport = time.Minute
+)
+
+// tellOfLosses says when lines are lost, until ended is closed.
+func (f *accessLogFile) tellOfLosses(ended <-chan struct{}, logger zerolog.Logger) {
+	tick := time.NewTicker(lossCheck)
+	defer tick.Stop()
+	var told uint64
+	var next time.Time
+	for {
+		var now time.Time
+		select {
+		case <-ended:
+			return
+		case now = <-tick.C:
+		}
+		if dropped := f.log.Dropped(); dropped > told && !now.Before(next) {
+			logger.Warn().Uint64("lines", dropped-told).Str("path", f.currentPath()).
+				Msg("access log is losing lines: its output does not take them")
+			told, next = dropped, now.Add(lossReport)
+		}
+	}
+}
+
+func (f *accessLogFile) currentPath() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.path
 }
 
 // close writes what is left.

@@ -192,6 +192,8 @@ func (p *process) serve(ctx context.Context, listeners []net.Listener, admin net
 	hangUp := make(chan os.Signal, 1)
 	signal.Notify(hangUp, syscall.SIGHUP)
 	p.serving.Go(func() { p.reloadOn(hangUp) })
+	ended := make(chan struct{})
+	p.serving.Go(func() { p.access.tellOfLosses(ended, p.logger) })
 
 	line := p.logger.Info().Str("admin", admin.Addr().String())
 	for _, ln := range listeners {
@@ -202,6 +204,7 @@ func (p *process) serve(ctx context.Context, listeners []net.Listener, admin net
 
 	signal.Stop(hangUp)
 	close(hangUp)
+	close(ended)
 	ending, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if server.Shutdown(ending) != nil {
