@@ -54,6 +54,15 @@ func withStdout(f *os.File) setting { return func(cmd *exec.Cmd) { cmd.Stdout = 
 // launch starts the program with these documents and waits until it serves. It is ended with the test, if not before.
 func launch(t testing.TB, documents string, settings ...setting) *running {
 	t.Helper()
+	p := start(t, documents, settings...)
+	line := p.says("serving")
+	p.listen, p.admin = fmt.Sprint(line["listen"]), fmt.Sprint(line["admin"])
+	return p
+}
+
+// start is launch without the wait.
+func start(t testing.TB, documents string, settings ...setting) *running {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "documents.yaml")
 	if err := os.WriteFile(path, []byte(documents), 0o644); err != nil {
 		t.Fatal(err)
@@ -79,8 +88,6 @@ func launch(t testing.TB, documents string, settings ...setting) *running {
 			t.Logf("the process said:\n%s", p.stderr)
 		}
 	})
-	line := p.says("serving")
-	p.listen, p.admin = fmt.Sprint(line["listen"]), fmt.Sprint(line["admin"])
 	return p
 }
 
