@@ -34,8 +34,9 @@ type Conn struct {
 	deadline    int64
 	reused      bool
 	requestDone bool
-	atOnce      bool        // the request was written whole before anything else could delay it
-	dropped     bool        // the answer is not passed on
+	atOnce      bool // the request was written whole before anything else could delay it
+	dropped     bool // the answer is not passed on
+	upgraded    bool
 	sending     atomic.Bool // the request is neither finished nor given up; ended under mu when headWaits may be set
 	headWaits   bool        // a ReadHead waits since before that; guarded by mu
 	headWaited  bool        // the reader's own note of having set it
@@ -68,7 +69,7 @@ const precise = time.Second
 // begin makes the connection the request's.
 func (c *Conn) begin(b *Backend, deadline int64) {
 	c.backend, c.deadline = b, deadline
-	c.requestDone, c.writeFailed, c.readFailed = false, NoCause, NoCause
+	c.requestDone, c.upgraded, c.writeFailed, c.readFailed = false, false, NoCause, NoCause
 	c.atOnce, c.dropped = false, false
 	c.sent.Store(0)
 	c.sending.Store(true)

@@ -11,7 +11,7 @@ import (
 const brief = 32 << 10
 
 // Write writes a piece of the request and returns how much of it the kernel took. While the backend takes nothing,
-// timeouts.response runs. After an error the backend may have answered nevertheless: ReadHead tells.
+// timeouts.response runs, but not after Upgraded. After an error the backend may have answered nevertheless: ReadHead tells.
 func (c *Conn) Write(p []byte) (int, error) { return c.Write2(p, nil) }
 
 // Write2 is Write of two pieces in one system call.
@@ -19,7 +19,11 @@ func (c *Conn) Write2(head, body []byte) (int, error) {
 	if cause := Cause(c.canceled.Load()); cause != NoCause {
 		return 0, c.writeFailure(cause, nil)
 	}
-	c.watchWrite(limit{wait: c.backend.settings.ResponseTimeout, late: ResponseTimeout})
+	patience := c.backend.settings.ResponseTimeout
+	if c.upgraded {
+		patience = forever
+	}
+	c.watchWrite(limit{wait: patience, late: ResponseTimeout})
 	var n int64
 	var err error
 	if len(body) == 0 {
