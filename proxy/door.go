@@ -68,7 +68,7 @@ func (p *Proxy) finish(ctx *fasthttp.RequestCtx, x *exchange) {
 		p.recovered(ctx, x, defect)
 	}
 	x.endCall()
-	x.bytesIn = x.conn.BodyBytes()
+	x.bytesIn += x.conn.BodyBytes()
 	switch {
 	case !x.conn.endRequest() || !x.head.KeepAlive:
 		ctx.SetConnectionClose()
@@ -119,8 +119,12 @@ func (p *Proxy) settle(x *exchange) {
 		p.metrics.rejected[x.cause].Inc()
 	}
 	end := p.clock.Now()
+	answered := end
+	if x.upgraded {
+		answered = x.toldAt // what follows is no answer any more
+	}
 	if i := x.match.Route.Index(); i >= 0 {
-		x.live.durations[i].Observe(float64(end-x.now) / 1e9)
+		x.live.durations[i].Observe(float64(answered-x.now) / 1e9)
 	}
 	overhead := end - x.now
 	if x.headAt != 0 && x.toldAt != 0 {

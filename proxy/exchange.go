@@ -37,6 +37,7 @@ type exchange struct {
 	asked    bool   // a backend was asked for a connection
 	endpoint string // the one that got the request, or would have; empty: none
 	telling  bool   // the head of an answer goes, or went, to the client
+	upgraded bool   // that was a 101: the connection carries no HTTP any more
 	sentAt   int64  // the request left for the backend; 0: it did not
 	headAt   int64  // the answer's head was there
 	toldAt   int64  // the answer's head was passed on

@@ -57,7 +57,7 @@ func (p *Proxy) ask(x *exchange, body []byte) (*wire.ResponseHead, error) {
 	if x.sentAt == 0 { // what a try took that is made again is no time of ours
 		x.sentAt = p.clock.Now()
 	}
-	asked := wire.Asked{Head: string(x.head.Method) == "HEAD"}
+	asked := wire.Asked{Head: string(x.head.Method) == "HEAD", Upgrade: x.head.UpgradeWebSocket}
 	answer, err := x.send(body, asked)
 	for err == nil && answer.Interim {
 		if err = x.relayInterim(answer); err == nil {

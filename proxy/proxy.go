@@ -17,7 +17,7 @@
 //
 // # When not to use it
 //
-// It speaks HTTP/1.1 and HTTP/1.0, and passes no upgrade.
+// It speaks HTTP/1.1 and HTTP/1.0, and passes no upgrade but that to WebSocket.
 package proxy
 
 import (

@@ -17,6 +17,9 @@ const (
 
 // relay passes the answer on, each piece as it comes. False means that not even the head was.
 func (p *Proxy) relay(x *exchange, answer *wire.ResponseHead) bool {
+	if answer.Upgrade {
+		return p.upgrade(x, answer)
+	}
 	body, err := x.call.Buffered()
 	if err != nil {
 		return x.backendFailed(err) // seen before the client was told anything: it gets a clean 502

@@ -11,7 +11,7 @@ const (
 	claims = 1<<wire.KindForwarded | 1<<wire.KindXForwardedFor | 1<<wire.KindXForwardedProto | 1<<wire.KindXForwardedHost |
 		1<<wire.KindXForwarded | 1<<wire.KindXRealIP
 	// ours are written anew for every request, whoever sent them.
-	ours = 1<<wire.KindIdentity | 1<<wire.KindXRequestID | 1<<wire.KindXForwardedFor | 1<<wire.KindUpgrade
+	ours = 1<<wire.KindIdentity | 1<<wire.KindXRequestID | 1<<wire.KindXForwardedFor
 )
 
 // appendRequestHead writes the head that goes to the backend: the client's own, edited in place, then what a proxy has to say.

@@ -30,7 +30,7 @@ func upgradedTo(t *testing.T, deadline time.Duration, script func(c net.Conn, r 
 	})))
 	s.halt()
 	now := s.shared.now.Load()
-	c, err := s.Backend(0).Acquire(now, now+int64(deadline))
+	c, err := s.Backend(0).Acquire(Call{Now: now, Deadline: now + int64(deadline)})
 	if err != nil {
 		t.Fatal(err)
 	}
