@@ -12,7 +12,7 @@ type RouteSpec struct {
 	Criticality string `yaml:"criticality" weir:"enum=Core|NonCore,default=Core,later=NonCore"`
 	// Fallback answers a request that was shed or refused. Without it: 503 and a problem document.
 	Fallback *Fallback `yaml:"fallback" weir:"later"`
-	// Timeout bounds the whole request, instead of the Sidecar's timeouts.request. 0 means that one.
+	// Timeout bounds the whole request, instead of the Sidecar's timeouts.request. 0 means that one. A WebSocket is bounded to its end.
 	Timeout Duration `yaml:"timeout" weir:"default=0s,min=0s"`
 	// Cost is how many tokens a request spends.
 	Cost *Cost `yaml:"cost" weir:"later"`

@@ -151,19 +151,19 @@ type EtcdSource struct {
 type SidecarTimeouts struct {
 	// Header is the longest a client may take to send a request's header section.
 	Header Duration `yaml:"header" weir:"default=5s,min=1ms"`
-	// Idle is the longest a keep-alive connection may wait for its next request.
+	// Idle is the longest a keep-alive connection may wait for its next request, and a WebSocket without a byte either way.
 	Idle Duration `yaml:"idle" weir:"default=60s,min=1ms"`
 	// Body is the longest a client may take for the next byte of a request's body. Slower ones get 408.
 	Body Duration `yaml:"body" weir:"default=30s,min=1ms"`
 	// Send is the longest a client may take to read a byte of its answer while more waits for it. Slower ones are cut.
 	Send Duration `yaml:"send" weir:"default=30s,min=1ms"`
 	// Request is the longest a request may take from its first byte to the last byte of the answer, unless its route says otherwise.
-	// 0 means no bound.
+	// 0 means no bound. For a WebSocket it ends with the 101.
 	Request Duration `yaml:"request" weir:"default=60s,min=0s"`
 	// LameDuck is how long listeners go on accepting after SIGTERM while /readyz says 503 already, for balancers that look only now
 	// and then. Answers tell their clients to go elsewhere from then on.
 	LameDuck Duration `yaml:"lameDuck" weir:"default=0s,min=0s"`
-	// Drain is how long requests in flight may go on after that.
+	// Drain is how long requests in flight, and WebSockets, may go on after that.
 	Drain Duration `yaml:"drain" weir:"default=30s,min=0s"`
 }
 
