@@ -58,6 +58,7 @@ type Proxy struct {
 	guard    *wire.Guard
 	server   *fasthttp.Server
 	conns    *connections
+	tunnels  atomic.Int64 // upgraded connections
 	draining atomic.Bool
 	drain    chan struct{} // closed when the drain begins
 

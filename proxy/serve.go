@@ -18,7 +18,7 @@ const lastAccept = 50 * time.Millisecond
 const lastWords = time.Second
 
 // Serve serves clients on these listeners until ctx is done or Drain is called, then drains: no further connections, idle ones
-// are closed, requests in flight may finish within timeouts.drain. The error says what was cut then, or why a listener
+// are closed, requests in flight may finish within timeouts.drain, upgraded connections are closed then. The error says what was cut then, or why a listener
 // failed. It closes the listeners, and is called once.
 func (p *Proxy) Serve(ctx context.Context, listeners []net.Listener) error {
 	if p.live.Load() == nil {
@@ -86,7 +86,11 @@ func (p *Proxy) drainAll(listeners []net.Listener) error {
 	if p.allClosed(timeout) {
 		return nil
 	}
-	err := fmt.Errorf("cannot finish %d connections within timeouts.drain (%v): cut", p.conns.count(), timeout)
+	// Upgraded connections have no end to wait for: closing them is how they drain.
+	var err error
+	if requests := p.conns.count() - int(p.tunnels.Load()); requests > 0 {
+		err = fmt.Errorf("cannot finish %d connections within timeouts.drain (%v): cut", requests, timeout)
+	}
 	p.live.Load().backends.Close() // whoever still waits for an answer gets ours
 	if !p.allClosed(lastWords) {
 		p.guard.CloseAll()

@@ -40,7 +40,9 @@ func (p *Proxy) upgrade(x *exchange, answer *wire.ResponseHead) bool {
 	x.call.Upgraded(lifetime)
 	waiting, client := x.conn.Detach()
 	t := &tunnel{proxy: p, client: client, call: x.call, use: x.call.Use()}
+	p.tunnels.Add(1)
 	t.run(waiting, x.live.snapshot.Sidecar.IdleTimeout)
+	p.tunnels.Add(-1)
 	x.bytesIn, x.bytesOut = t.fromClient, t.fromBackend+int64(len(early))
 	x.endTunnel(t)
 	return true

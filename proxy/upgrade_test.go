@@ -471,13 +471,14 @@ func TestDrainOfTunnels(t *testing.T) {
 		client, backend := tunnelTo(t, s, ends)
 		client.say("bytes that nobody reads", strings.Repeat("x", 1<<20))
 		passes(t, backend, client, "last words")
+		// It has no end to wait for, so that closing it is no failure.
 		s.end()
 		client.closed()
 		if got, err := backend.rest(); err != nil || !strings.HasPrefix(got, "bytes that") {
 			t.Errorf("the backend's end: %.20q, %v", got, err)
 		}
-		if err := within(t, "the proxy ends", s.ended); err == nil || !strings.Contains(err.Error(), "cannot finish 1 connections") {
-			t.Errorf("Serve said %v", err)
+		if err := s.stop(); err != nil {
+			t.Errorf("Serve: %v", err)
 		}
 		s.ends("draining", 101)
 	})
