@@ -90,7 +90,7 @@ func TestCloseWriteEndsOneDirection(t *testing.T) {
 		t.Errorf("got %q %v, want what was sent before and the end", got[:n], err)
 	}
 	c.Release()
-	if c.pool.stats.live.Load() != 0 {
+	if c.state.Load() != vacant {
 		t.Error("an upgraded connection is kept")
 	}
 }
