@@ -6,22 +6,18 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
-	"github.com/rs/zerolog/diode"
 
 	"weir/policy"
 )
 
 const (
-	// logRing is how many lines may wait for the writer. Beyond that the oldest are overwritten and counted.
-	logRing = 8192
-	// logPoll is how long a line may wait in the ring.
+	// logPoll is how long a line may wait in the ring, and for the lines that go to the file with it.
 	logPoll = 10 * time.Millisecond
-	// logFlush is how long a line may wait in the batch.
-	logFlush = 100 * time.Millisecond
 	// logBatch is how many bytes go to the file in one write.
 	logBatch = 64 << 10
 	// logPatience is how long the end of the process, or a change of the output, waits for an output that takes nothing.
@@ -31,47 +27,128 @@ const (
 // AccessLog writes one JSON line for each request through a lossy ring: a request never waits for the file, whatever state
 // the file is in. Lines that found the ring full, or that the output refused, are lost and counted. Safe for concurrent use.
 type AccessLog struct {
-	ring   diode.Writer
-	logger zerolog.Logger
-	batch  *batchWriter
+	logger  zerolog.Logger
+	ring    *lineRing
+	dropped atomic.Uint64
 
-	written     atomic.Uint64 // lines put into the ring
-	overwritten atomic.Uint64 // of these, as far as the reader has noticed
+	outputs chan io.Writer            // changes, while the writer listens
+	next    atomic.Pointer[io.Writer] // the change that it did not listen to
+	stop    chan struct{}
+	stopped sync.Once
+	done    chan struct{}
+	failed  error // of the last write; valid when done
+
+	// The writer's own.
+	out   io.Writer
+	batch []byte
+	lines uint64 // in batch
 }
 
 // NewAccessLog starts a log that writes to out. Close flushes it; out is not closed.
 func NewAccessLog(out io.Writer) *AccessLog {
-	l := &AccessLog{batch: newBatchWriter(out)}
-	l.ring = diode.NewWriter(l.batch, logRing, logPoll, func(missed int) { l.overwritten.Add(uint64(missed)) })
-	l.logger = zerolog.New(l.ring)
+	l := &AccessLog{
+		ring: newLineRing(), outputs: make(chan io.Writer), stop: make(chan struct{}), done: make(chan struct{}),
+		out: out, batch: make([]byte, 0, logBatch),
+	}
+	l.logger = zerolog.New(ringWriter{l})
+	go l.run()
 	return l
 }
 
-// Dropped is how many lines were lost since the start, those included that a reader which is stuck has not noticed yet.
-func (l *AccessLog) Dropped() uint64 {
-	beyond := int64(l.written.Load()) - int64(l.batch.taken.Load()) - logRing
-	return max(l.overwritten.Load(), uint64(max(beyond, 0))) + l.batch.refused.Load()
-}
+// Dropped is how many lines were lost since the start.
+func (l *AccessLog) Dropped() uint64 { return l.dropped.Load() }
 
 // SetOutput sends further lines to out; what is buffered goes to the output it was meant for. When that takes nothing,
 // SetOutput returns after a second, and out is used as soon as it does.
-func (l *AccessLog) SetOutput(out io.Writer) { l.batch.setOutput(out) }
-
-// Close writes what is buffered and stops the log. It returns an error when the output does not take it within a second.
-func (l *AccessLog) Close() error {
-	done := make(chan error, 1)
-	go func() { done <- l.ring.Close() }() // closes the batch behind it, too
+func (l *AccessLog) SetOutput(out io.Writer) {
 	timer := time.NewTimer(logPatience)
 	defer timer.Stop()
 	select {
-	case err := <-done:
-		if err != nil {
-			err = fmt.Errorf("cannot write the end of the access log: %w", err)
+	case l.outputs <- out:
+		l.next.Store(nil)
+	case <-l.done:
+	case <-timer.C:
+		l.next.Store(&out)
+	}
+}
+
+// Close writes what is buffered and stops the log. It returns an error when the output does not take it, or not within a
+// second.
+func (l *AccessLog) Close() error {
+	l.stopped.Do(func() { close(l.stop) })
+	timer := time.NewTimer(logPatience)
+	defer timer.Stop()
+	select {
+	case <-l.done:
+		if l.failed != nil {
+			return fmt.Errorf("cannot write the end of the access log: %w", l.failed)
 		}
-		return err
+		return nil
 	case <-timer.C:
 		return fmt.Errorf("cannot write the end of the access log: the output took nothing for %v", logPatience)
 	}
+}
+
+// run is the writer.
+func (l *AccessLog) run() {
+	defer close(l.done)
+	tick := time.NewTicker(logPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			l.drain()
+		case out := <-l.outputs:
+			l.drain()
+			l.out = out
+		case <-l.stop:
+			l.drain() // at most a ring's worth is there, and nobody adds to it
+			return
+		}
+	}
+}
+
+// drain writes the lines that are there, many with one write, and no more than a ring's: whoever waits for the writer has his
+// turn then.
+func (l *AccessLog) drain() {
+	for range logRing {
+		if next := l.next.Swap(nil); next != nil {
+			l.flush()
+			l.out = *next
+		}
+		var more bool
+		if l.batch, more = l.ring.take(l.batch); !more {
+			break
+		}
+		if l.lines++; len(l.batch) >= logBatch {
+			l.flush()
+		}
+	}
+	l.flush()
+}
+
+// flush drops the batch when the output fails: a log that cannot be written must not grow.
+func (l *AccessLog) flush() {
+	if l.lines == 0 {
+		return
+	}
+	if _, l.failed = l.out.Write(l.batch); l.failed != nil {
+		l.dropped.Add(l.lines)
+	}
+	l.batch, l.lines = l.batch[:0], 0
+	if cap(l.batch) > 4*logBatch {
+		l.batch = make([]byte, 0, logBatch)
+	}
+}
+
+// ringWriter is the log as zerolog sees it: each Write is a line.
+type ringWriter struct{ log *AccessLog }
+
+func (w ringWriter) Write(line []byte) (int, error) {
+	if !w.log.ring.put(line) {
+		w.log.dropped.Add(1)
+	}
+	return len(line), nil
 }
 
 // record is what one line says. Its slices belong to the exchange.
@@ -101,7 +178,6 @@ func wanted(s *policy.AccessLog, failed bool) bool {
 
 // write puts one line into the ring.
 func (l *AccessLog) write(r *record) {
-	l.written.Add(1)
 	var stamp, client [64]byte
 	e := l.logger.Log().
 		Bytes("time", r.time.UTC().AppendFormat(stamp[:0], "2006-01-02T15:04:05.000Z07:00")).
@@ -143,101 +219,6 @@ func appendAddr(dst []byte, a netip.Addr) []byte {
 
 // millis rounds nanoseconds to thousandths of a millisecond, so that lines stay short.
 func millis(ns int64) float64 { return float64(ns/1000) / 1000 }
-
-// batchWriter gathers lines, so that a busy log costs a write for every 64 KiB and not for every request.
-type batchWriter struct {
-	taken   atomic.Uint64 // lines
-	refused atomic.Uint64 // of these, that the output did not take
-
-	busy  chan struct{} // holds an element while somebody uses what follows; not a mutex since setOutput waits for a while only
-	out   io.Writer
-	buf   []byte
-	lines int // in buf
-
-	next atomic.Pointer[io.Writer] // takes the place of out before the next line
-	stop chan struct{}
-	done chan struct{}
-}
-
-func newBatchWriter(out io.Writer) *batchWriter {
-	w := &batchWriter{
-		busy: make(chan struct{}, 1), out: out, buf: make([]byte, 0, logBatch),
-		stop: make(chan struct{}), done: make(chan struct{}),
-	}
-	go w.flushRegularly()
-	return w
-}
-
-// Write takes one line.
-func (w *batchWriter) Write(p []byte) (int, error) {
-	w.taken.Add(1)
-	w.busy <- struct{}{}
-	defer func() { <-w.busy }()
-	if next := w.next.Swap(nil); next != nil {
-		_ = w.flushLocked()
-		w.out = *next
-	}
-	if len(w.buf)+len(p) > logBatch {
-		_ = w.flushLocked()
-	}
-	w.buf = append(w.buf, p...)
-	w.lines++
-	return len(p), nil
-}
-
-// flushLocked drops the batch when the output fails: a log that cannot be written must not grow.
-func (w *batchWriter) flushLocked() error {
-	if w.lines == 0 {
-		return nil
-	}
-	_, err := w.out.Write(w.buf)
-	if err != nil {
-		w.refused.Add(uint64(w.lines))
-	}
-	w.buf, w.lines = w.buf[:0], 0
-	return err
-}
-
-func (w *batchWriter) flush() error {
-	w.busy <- struct{}{}
-	defer func() { <-w.busy }()
-	return w.flushLocked()
-}
-
-func (w *batchWriter) flushRegularly() {
-	defer close(w.done)
-	tick := time.NewTicker(logFlush)
-	defer tick.Stop()
-	for {
-		select {
-		case <-w.stop:
-			return
-		case <-tick.C:
-			_ = w.flush()
-		}
-	}
-}
-
-func (w *batchWriter) setOutput(out io.Writer) {
-	timer := time.NewTimer(logPatience)
-	defer timer.Stop()
-	select {
-	case w.busy <- struct{}{}:
-		defer func() { <-w.busy }()
-		_ = w.flushLocked()
-		w.next.Store(nil)
-		w.out = out
-	case <-timer.C:
-		w.next.Store(&out)
-	}
-}
-
-// Close flushes; the ring calls it after the last line.
-func (w *batchWriter) Close() error {
-	close(w.stop)
-	<-w.done
-	return w.flush()
-}
 
 // OpenLogOutput opens what `accessLog.path` names: stdout, stderr or a file that is appended to. The closer closes the file,
 // and does nothing for the standard streams.

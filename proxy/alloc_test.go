@@ -60,13 +60,16 @@ const theirs = 1
 const silent = "accessLog: {format: off}"
 
 func TestAllocations(t *testing.T) {
-	f := func(name, request, limits string) {
+	f := func(name, request, limits, log string) {
 		t.Helper()
 		answer := "HTTP/1.1 200 OK\r\nContent-Length: 1024\r\n\r\n" + strings.Repeat("x", 1024)
-		s := serve(t, documents(canned(t, answer).addr, silent, limited(limits)))
+		s := serve(t, documents(canned(t, answer).addr, log, limited(limits)))
+		s.access.SetOutput(io.Discard)
 		c := s.dial()
+		c.say(request)
+		c.answer("GET") // the only one that oneAnHour allows
 		exchange := exchangeOf(t, c, request, sizeOf(t, c, request))
-		for range 100 {
+		for range 2 * logRing { // the ring's lines have their memory then
 			exchange()
 		}
 		if n := testing.AllocsPerRun(2000, exchange); n > theirs {
@@ -74,7 +77,12 @@ func TestAllocations(t *testing.T) {
 		}
 	}
 
-	f("allowed", get, "limits: [{name: l, requests: 1000000, per: 1s}]")
-	f("allowed with a body", post(5, "hello"), "limits: [{name: l, requests: 1000000, per: 1s}]")
-	f("denied", get, "limits: [{name: l, requests: 0, per: 1s}]")
+	const most, none, one = "limits: [{name: l, requests: 1000000, per: 1s}]", "limits: [{name: l, requests: 0, per: 1s}]", oneAnHour
+	const logged = "accessLog: {format: json}"
+	f("allowed", get, most, silent)
+	f("allowed with a body", post(5, "hello"), most, silent)
+	f("allowed and logged", get, most, logged)
+	f("blocked", get, none, silent)
+	f("limited", get, one, silent)
+	f("limited and logged", get, one, logged)
 }

@@ -47,6 +47,7 @@ func (p *Proxy) match(x *exchange) bool {
 	}
 	if timeout > 0 {
 		x.deadline = x.now + int64(timeout)
+		x.conn.SendBy(x.deadline)
 	}
 	return true
 }
@@ -147,8 +148,7 @@ func (p *Proxy) letGo(x *exchange) {
 
 // log writes the access log's line.
 func (p *Proxy) log(x *exchange, end, overhead int64) {
-	r := &x.log
-	*r = record{
+	r := record{
 		time:   p.clock.Wall(x.now),
 		tenant: x.match.Identity, route: x.match.Route.Name(), reason: x.reason.String(),
 		method: x.head.Method, host: x.head.Host, path: x.head.Target,
@@ -165,7 +165,7 @@ func (p *Proxy) log(x *exchange, end, overhead int64) {
 	if x.asked {
 		r.backend = x.live.snapshot.Backends[x.match.Backend].Name
 	}
-	p.accessLog.write(r)
+	p.accessLog.write(&r)
 }
 
 // statusGone is what is logged for a client that has left: nobody reads it.

@@ -1,9 +1,12 @@
 package proxy
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -560,5 +563,53 @@ func TestClientLeavesWhileItsAnswerIsWritten(t *testing.T) {
 	_ = c.Close()
 	if line := s.ends("client_gone", 499); line["bytes_out"].(float64) <= 0 {
 		t.Errorf("%v", line)
+	}
+}
+
+// TestRequestTimeoutOfAClientThatDoesNotRead: not even it gets more time than others.
+func TestRequestTimeoutOfAClientThatDoesNotRead(t *testing.T) {
+	b := newBackend(t, func(c *peer) {
+		_, _ = c.head()
+		c.say("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+		pour(c, 1000000000, false)
+	})
+	s := serve(t, documents(b.addr, "timeouts: {request: 100ms}"))
+	s.dial().say(get)
+	s.ends("request_timeout", 504)
+}
+
+// deaf is a connection that takes not one byte.
+type deaf struct{ net.Conn }
+
+func (deaf) Write([]byte) (int, error) { return 0, syscall.EPIPE }
+
+// TestRequestsThatNobodyReadAreSentAgain, whatever they are, but not for ever.
+func TestRequestsThatNobodyReadAreSentAgain(t *testing.T) {
+	f := func(deafOnes int, request string, status int, dials int64) {
+		t.Helper()
+		b := answering(t, ok, nil)
+		var dialled atomic.Int64
+		s := start(t, compile(t, documents(b.addr)), SystemClock(), nil, func(p *Proxy) {
+			p.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+				nc, err := new(net.Dialer).DialContext(ctx, network, address)
+				if dialled.Add(1) <= int64(deafOnes) && err == nil {
+					nc = deaf{nc}
+				}
+				return nc, err
+			}
+		})
+		c := s.dial()
+		c.say(request)
+		c.expect(status)
+		if dialled.Load() != dials {
+			t.Errorf("%d dials, want %d", dialled.Load(), dials)
+		}
+		s.ends(map[int]string{200: "passed", 502: "backend_reset"}[status], status)
+	}
+
+	for _, request := range []string{get, post(5, "hello"), post(100_000, strings.Repeat("x", 100_000))} {
+		f(0, request, 200, 1)
+		f(maxReplays, request, 200, maxReplays+1)
+		f(maxReplays+1, request, 502, maxReplays+1)
 	}
 }

@@ -48,7 +48,6 @@ type exchange struct {
 	out    []byte // a head on its way out
 	text   []byte // short texts: interim heads, header values, problem bodies
 	limits []admit.LimitState
-	log    record
 }
 
 const (
@@ -58,8 +57,9 @@ const (
 	maxScratch = 64 << 10
 )
 
-// begin makes the exchange that of a new message.
+// begin makes the exchange that of a new message, judged by the same snapshot as everything after.
 func (x *exchange) begin(l *live, c *clientConn) {
+	c.Judge(l.wire)
 	*x = exchange{
 		live: l, conn: c, head: c.Head(),
 		out: x.out[:0], text: x.text[:0], limits: x.limits[:0],
@@ -68,7 +68,7 @@ func (x *exchange) begin(l *live, c *clientConn) {
 
 // forget lets go of everything but memory that can serve again.
 func (x *exchange) forget() {
-	x.live, x.conn, x.head, x.req, x.match, x.verdict, x.log = nil, nil, nil, admit.Request{}, admit.Match{}, admit.Verdict{}, record{}
+	x.live, x.conn, x.head, x.req, x.match, x.verdict = nil, nil, nil, admit.Request{}, admit.Match{}, admit.Verdict{}
 	if cap(x.out) > maxScratch {
 		x.out = nil
 	}

@@ -21,8 +21,10 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 
@@ -55,6 +57,7 @@ type Proxy struct {
 	panicLog  everySecond
 	acceptLog everySecond
 
+	dial     func(ctx context.Context, network, address string) (net.Conn, error) // nil: upstream's own; tests connect in memory
 	guard    *wire.Guard
 	server   *fasthttp.Server
 	conns    *connections
@@ -75,6 +78,7 @@ type live struct {
 	snapshot  *policy.Snapshot
 	table     *admit.Table
 	backends  *upstream.Set
+	wire      *wire.Settings
 	identity  string                // the one header that tells the backend the tenant
 	durations []prometheus.Observer // by route
 }
@@ -157,7 +161,7 @@ func (p *Proxy) Apply(s *policy.Snapshot) error {
 	if err != nil {
 		return fmt.Errorf("cannot build the table of snapshot %.12s: %w", s.Hash, err)
 	}
-	backends, err := upstream.Build(prevBackends, s.Backends, upstream.Options{Clock: p.clock.Now, Logger: p.logger})
+	backends, err := upstream.Build(prevBackends, s.Backends, upstream.Options{Clock: p.clock.Now, Logger: p.logger, Dialer: p.dial})
 	if err != nil {
 		return fmt.Errorf("cannot build the backends of snapshot %.12s: %w", s.Hash, err)
 	}
@@ -167,6 +171,7 @@ func (p *Proxy) Apply(s *policy.Snapshot) error {
 		durations: p.metrics.routes(s.Routes),
 	}
 	p.guard.Set(wireSettings(&s.Sidecar))
+	next.wire = p.guard.Settings()
 	p.live.Store(next)
 	table.Adopt(p.clock.Now())
 	backends.Adopt(prevBackends)

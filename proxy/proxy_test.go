@@ -19,17 +19,27 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"github.com/valyala/fasthttp"
 	"go.uber.org/goleak"
 
 	"weir/policy"
 )
 
 func TestMain(m *testing.M) {
+	startClockOfFasthttp()
 	goleak.VerifyTestMain(m,
 		// fasthttp's own: one clock for the process, and a cleaner for each Serve that notices its end within ten seconds.
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),
 	)
+}
+
+// startClockOfFasthttp has fasthttp begin its goroutine for the process, which must not be part of a test's bubble.
+func startClockOfFasthttp() {
+	client, server := net.Pipe()
+	_ = client.Close()
+	s := fasthttp.Server{LazyRequestTime: true}
+	_ = s.ServeConn(server)
 }
 
 // patience is how long a test waits for what has to happen.
@@ -123,8 +133,8 @@ func serveSnapshot(t testing.TB, text string, change func(*policy.Snapshot)) *si
 	return start(t, snapshot, SystemClock(), nil)
 }
 
-// start is serve with a clock, and with a listener unless it is nil.
-func start(t testing.TB, snapshot *policy.Snapshot, clock Clock, ln net.Listener) *sidecar {
+// start is serve with a clock, with a listener unless it is nil, and with changes of the proxy before it serves.
+func start(t testing.TB, snapshot *policy.Snapshot, clock Clock, ln net.Listener, change ...func(*Proxy)) *sidecar {
 	t.Helper()
 	s := &sidecar{t: t, registry: prometheus.NewRegistry(), log: &logLines{}, ended: make(chan error, 1), listener: ln}
 	s.access = NewAccessLog(s.log)
@@ -134,6 +144,9 @@ func start(t testing.TB, snapshot *policy.Snapshot, clock Clock, ln net.Listener
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, c := range change {
+		c(s.Proxy)
 	}
 	if err := s.Apply(snapshot); err != nil {
 		t.Fatal(err)
@@ -157,13 +170,13 @@ func start(t testing.TB, snapshot *policy.Snapshot, clock Clock, ln net.Listener
 	return s
 }
 
-// stop drains the proxy and returns what Serve said; nil when it was stopped before.
+// stop drains the proxy, flushes the log and returns what Serve said; nil when it has ended before.
 func (s *sidecar) stop() error {
 	s.t.Helper()
 	s.end()
 	err := within(s.t, "the proxy ends", s.ended)
-	if e := s.access.Close; err == nil && s.access != nil {
-		err = e()
+	if s.access != nil {
+		err = errors.Join(err, s.access.Close())
 		s.access = nil
 	}
 	return err
@@ -276,9 +289,10 @@ type backend struct {
 	ln   net.Listener
 	addr string
 
-	mu    sync.Mutex
-	conns []net.Conn
-	done  sync.WaitGroup
+	mu     sync.Mutex
+	conns  []net.Conn
+	done   sync.WaitGroup
+	closed chan struct{}
 }
 
 // script serves one connection; it is closed when the script returns.
@@ -292,7 +306,7 @@ func newBackendOn(t testing.TB, network, address string, s script) *backend {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &backend{t: t, ln: ln, addr: addressOf(ln)}
+	b := &backend{t: t, ln: ln, addr: addressOf(ln), closed: make(chan struct{})}
 	b.done.Go(func() {
 		for {
 			nc, err := ln.Accept()
@@ -313,6 +327,7 @@ func newBackendOn(t testing.TB, network, address string, s script) *backend {
 }
 
 func (b *backend) close() {
+	close(b.closed)
 	_ = b.ln.Close()
 	b.mu.Lock()
 	for _, nc := range b.conns {
@@ -332,18 +347,26 @@ func (b *backend) connections() int {
 // answering is a backend that reads requests, bodies included, and gives each the same answer; what it read goes to got,
 // which may be nil.
 func answering(t testing.TB, answer string, got chan<- string) *backend {
-	return newBackend(t, func(c *peer) {
+	var b *backend
+	ready := make(chan struct{})
+	b = newBackend(t, func(c *peer) {
+		<-ready
 		for {
 			head, body, err := c.request()
 			if err != nil {
 				return
 			}
 			if got != nil {
-				got <- head + body
+				select {
+				case got <- head + body:
+				case <-b.closed:
+				}
 			}
 			c.say(answer)
 		}
 	})
+	close(ready)
+	return b
 }
 
 const ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

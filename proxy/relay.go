@@ -3,6 +3,7 @@ package proxy
 import (
 	"io"
 
+	"weir/admit"
 	"weir/proxy/wire"
 )
 
@@ -39,7 +40,7 @@ func (p *Proxy) relay(x *exchange, answer *wire.ResponseHead) bool {
 	err = x.conn.Send(x.out, body)
 	x.toldAt = p.clock.Now()
 	if err != nil {
-		x.leftBehind(err)
+		p.leftBehind(x, err)
 		return true
 	}
 	x.bytesOut += int64(sent)
@@ -67,7 +68,7 @@ func (p *Proxy) relayBody(x *exchange, how framing) {
 		}
 		if len(piece) > 0 {
 			if err := x.conn.Send(piece, nil); err != nil {
-				x.leftBehind(err)
+				p.leftBehind(x, err)
 				return
 			}
 		}
@@ -91,9 +92,12 @@ func (x *exchange) cut(err error) {
 	x.conn.Abort()
 }
 
-// leftBehind ends an exchange whose client took no more of the answer.
-func (x *exchange) leftBehind(err error) {
+// leftBehind ends an exchange whose client took no more of the answer, or not in time.
+func (p *Proxy) leftBehind(x *exchange, err error) {
 	x.blame(err)
+	if x.cause == wire.SendTimeout && x.deadline != 0 && p.clock.Now() >= x.deadline {
+		x.reason, x.status = admit.RequestTimeout, admit.RequestTimeout.Status()
+	}
 	x.conn.Abort()
 }
 

@@ -14,11 +14,16 @@ import (
 // queue by then would be reset by closing them.
 const lastAccept = 50 * time.Millisecond
 
+// lastRequests is how long idle connections stay open once the drain has begun. A client that was not told in its last
+// answer may be sending its next request: it is served, and told then. Closed at once, that request would be lost.
+const lastRequests = time.Second
+
 // lastWords is how long connections that are cut may take to end.
 const lastWords = time.Second
 
-// Serve serves clients on these listeners until ctx is done or Drain is called, then drains: no further connections, idle ones
-// are closed, requests in flight may finish within timeouts.drain, upgraded connections are closed then. The error says what was cut then, or why a listener
+// Serve serves clients on these listeners until ctx is done or Drain is called, then drains: no further connections, every
+// answer is its connection's last, those that stay idle for a second are closed, requests in flight may finish within
+// timeouts.drain, and upgraded connections are closed then. The error says what was cut then, or why a listener
 // failed. It closes the listeners, and is called once.
 func (p *Proxy) Serve(ctx context.Context, listeners []net.Listener) error {
 	if p.live.Load() == nil {
@@ -41,8 +46,11 @@ func (p *Proxy) Serve(ctx context.Context, listeners []net.Listener) error {
 	case <-p.drain:
 	case err = <-failed:
 	}
-	err = errors.Join(err, p.drainAll(listeners))
-	serving.Wait()
+	p.Drain()
+	p.acceptLast(listeners, max(p.live.Load().snapshot.Sidecar.LameDuck, lastAccept))
+	p.conns.stop()
+	serving.Wait() // from here on every connection is counted
+	err = errors.Join(err, p.drainAll())
 	stopSweep()
 	swept.Wait()
 	p.end()
@@ -75,15 +83,17 @@ func (p *Proxy) Drain() {
 // Draining says whether the drain has begun.
 func (p *Proxy) Draining() bool { return p.draining.Load() }
 
-// drainAll closes the listeners and waits for the requests in flight.
-func (p *Proxy) drainAll(listeners []net.Listener) error {
-	p.Drain()
+// drainAll waits for the requests in flight.
+func (p *Proxy) drainAll() error {
 	timeout := p.live.Load().snapshot.Sidecar.DrainTimeout
 	p.logger.Info().Int("connections", p.conns.count()).Dur("timeout", timeout).
 		Msg("draining: no new connections, requests in flight may finish")
-	p.acceptLast(listeners, max(p.live.Load().snapshot.Sidecar.LameDuck, lastAccept))
-	p.conns.stop()
-	if p.allClosed(timeout) {
+	grace := min(lastRequests, timeout/2)
+	if p.allClosed(grace) {
+		return nil
+	}
+	p.guard.CloseIdle()
+	if p.allClosed(timeout - grace) {
 		return nil
 	}
 	// Upgraded connections have no end to wait for: closing them is how they drain.
@@ -99,14 +109,13 @@ func (p *Proxy) drainAll(listeners []net.Listener) error {
 	return err
 }
 
-// allClosed closes idle connections until none is open; false when that takes longer than it may.
+// allClosed waits until no connection is open; false when that takes longer than it may.
 func (p *Proxy) allClosed(within time.Duration) bool {
 	deadline := time.NewTimer(within)
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for p.conns.count() > 0 {
-		p.guard.CloseIdle()
 		select {
 		case <-tick.C:
 		case <-deadline.C:

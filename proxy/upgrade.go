@@ -30,7 +30,7 @@ func (p *Proxy) upgrade(x *exchange, answer *wire.ResponseHead) bool {
 	err = x.conn.Send(x.out, early)
 	x.toldAt = p.clock.Now()
 	if err != nil {
-		x.leftBehind(err)
+		p.leftBehind(x, err)
 		return true
 	}
 	lifetime := int64(0)

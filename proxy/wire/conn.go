@@ -43,6 +43,7 @@ type Conn struct {
 	message  uint64
 
 	reader, writer stage
+	sendBy         atomic.Int64 // when writing is over however well it goes; 0: never
 	wakeMu         sync.Mutex
 	wakeWith       Cause // under wakeMu: why the reader's phase was ended
 	deadlineSet    bool  // under wakeMu
@@ -159,6 +160,7 @@ func (c *Conn) begin() {
 	}
 	c.bodyErr, c.bodyRead = None, false
 	c.message++
+	c.sendBy.Store(0)
 	c.compact()
 	c.settings = c.g.settings.Load()
 }

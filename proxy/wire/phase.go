@@ -150,13 +150,10 @@ func (c *Conn) sweepWriter(now int64) {
 	word, p := c.writer.load()
 	if word != c.seenWrite {
 		c.seenWrite, c.seenWriteAt = word, now
-		return
 	}
-	limit := c.g.settings.Load().SendTimeout
-	if p != phaseSend || limit <= 0 || time.Duration(now-c.seenWriteAt) < limit {
-		return
-	}
-	if c.writer.mark(word) {
+	limit, by := c.g.settings.Load().SendTimeout, c.sendBy.Load()
+	over := limit > 0 && time.Duration(now-c.seenWriteAt) >= limit || by != 0 && now >= by
+	if p == phaseSend && over && c.writer.mark(word) {
 		_ = c.nc.SetWriteDeadline(longAgo())
 	}
 }
