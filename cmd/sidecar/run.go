@@ -82,7 +82,6 @@ The access log goes to stdout, everything else to stderr.`,
 		defer stop()
 		// Whoever reads our output may end without taking us along: writes to it fail, and are counted.
 		signal.Ignore(syscall.SIGPIPE)
-		defer signal.Reset(syscall.SIGPIPE)
 		return runSidecar(ctx, o, c.out, c.err)
 	}
 	return cmd
