@@ -7,6 +7,7 @@ exclude github.com/molecule-man/go-brrr v1.3.0
 require (
 	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/KimMachineGun/automemlimit v1.0.1
+	github.com/dunglas/httpsfv v1.1.2
 	github.com/fsnotify/fsnotify v1.10.1
 	github.com/google/go-cmp v0.7.0
 	github.com/molecule-man/go-brrr v1.0.1 // indirect
