@@ -25,7 +25,18 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
 // pass is a request's way: match, decide, forward. False means that it ended with a reason before any of the backend's
 // answer was passed on, so that the client still waits for ours.
 func (p *Proxy) pass(x *exchange) bool {
-	return p.match(x) && p.decide(x) && p.forward(x)
+	return p.match(x) && x.takeBody() && p.decide(x) && p.forward(x)
+}
+
+// takeBody takes what has come of the body. One that is broken already is refused like a broken head, before anything is
+// spent on it.
+func (x *exchange) takeBody() bool {
+	body, err := x.conn.BodyBuffered()
+	if err != nil {
+		return x.clientFailed(err)
+	}
+	x.body = body
+	return true
 }
 
 // match finds the tenant and the route. A message that breaks HTTP has neither.

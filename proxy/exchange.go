@@ -23,6 +23,7 @@ type exchange struct {
 	req      admit.Request
 	trusted  bool // the peer is a trusted proxy: what it says of others is believed
 	match    admit.Match
+	body     []byte // what came of it with the head, decoded; in the connection's buffer
 	verdict  admit.Verdict
 	call     *upstream.Conn // the backend's connection while it is ours
 
@@ -72,6 +73,7 @@ func (x *exchange) forget() {
 	if cap(x.out) > maxScratch {
 		x.out = nil
 	}
+	x.body = nil
 }
 
 // arrive notes when the message came, from whom, and gives it an id.

@@ -10,10 +10,7 @@ import (
 
 // forward sends the request to its backend and passes the answer on. False means that nothing was passed on and x says why.
 func (p *Proxy) forward(x *exchange) bool {
-	body, err := x.conn.BodyBuffered()
-	if err != nil {
-		return x.clientFailed(err)
-	}
+	body := x.body
 	backend := x.live.backends.Backend(x.match.Backend)
 	x.asked = true
 	x.out = appendRequestHead(x.out[:0], x)
