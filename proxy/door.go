@@ -49,6 +49,10 @@ func (p *Proxy) match(x *exchange) bool {
 	}
 	x.match = x.live.table.Match(x.now, &x.req)
 	if x.match.Reason != admit.Passed {
+		if x.match.Reason == admit.BadRequest { // of a head that HTTP has no objection to
+			x.cause = wire.BadIdentity
+			x.head.KeepAlive = false
+		}
 		x.refuse(x.match.Reason)
 		return false
 	}

@@ -42,6 +42,9 @@ const (
 	BadExpect         // 417
 	BadConnection     // 400: Connection nominates an absurd number of names
 
+	// BadIdentity is of whoever reads the head: 400, a claim of who the tenant is that is sent twice, or is no tenant.
+	BadIdentity
+
 	// The body.
 	BodyTooLong       // 413
 	BadChunk          // 400: size, line end
@@ -124,6 +127,8 @@ func (c Cause) String() string {
 		return "bad_expect"
 	case BadConnection:
 		return "bad_connection"
+	case BadIdentity:
+		return "bad_identity"
 	case BodyTooLong:
 		return "body_too_long"
 	case BadChunk:
