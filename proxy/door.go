@@ -25,7 +25,13 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
 // pass is a request's way: match, decide, forward. False means that it ended with a reason before any of the backend's
 // answer was passed on, so that the client still waits for ours.
 func (p *Proxy) pass(x *exchange) bool {
-	return p.match(x) && x.takeBody() && p.decide(x) && p.forward(x)
+	if p.match(x) && x.takeBody() && p.decide(x) {
+		return p.forward(x)
+	}
+	if x.head.Expect100 { // refused without 100: what comes next may be the body, or another request instead of it
+		x.head.KeepAlive = false
+	}
+	return false
 }
 
 // takeBody takes what has come of the body. One that is broken already is refused like a broken head, before anything is

@@ -61,3 +61,18 @@ func TestBrokenIdentityEndsTheConnection(t *testing.T) {
 	f("X-Tenant-ID: a b\r\n")
 	f("X-Tenant-ID: \xe9\r\n")
 }
+
+// Whoever asked for 100 and is refused may leave the body out: the connection ends, even where a body came along.
+func TestRefusalOfExpectEndsTheConnection(t *testing.T) {
+	s := serve(t, documents(answering(t, ok, nil).addr, spec("TenantPolicy", "none", "tenants: {any: true}", "limits: [{name: l, requests: 0, per: 1h}]")))
+	f := func(fields string, closes bool) {
+		t.Helper()
+		c := s.dial()
+		c.say("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n" + fields + "\r\nhello")
+		if a, _ := c.expect(403); a.Close != closes {
+			t.Errorf("%q: closes %v, want %v", fields, a.Close, closes)
+		}
+	}
+	f("Expect: 100-continue\r\n", true)
+	f("", false)
+}
