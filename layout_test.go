@@ -57,6 +57,7 @@ var rooms = map[string]room{
 		weir:    []string{"weir/policy", "weir/proxy/wire", "weir/admit"},
 		outside: []string{metrics, logs, unix},
 	},
+	"weir/proxy/conformance": {}, // tests and nothing else
 	"weir/proxy": {
 		weir:    []string{"weir/admit", "weir/limit", "weir/policy", "weir/proxy/wire", "weir/proxy/upstream"},
 		outside: []string{fasthttp, metrics, logs, unix},
