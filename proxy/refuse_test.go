@@ -8,7 +8,7 @@ import (
 // A body that is broken already when its request is looked at costs nothing; one that breaks later was paid for.
 func TestBrokenBodyIsNotCharged(t *testing.T) {
 	b := answering(t, ok, nil)
-	s := serve(t, documents(b.addr, spec("TenantPolicy", "some", "tenants: {any: true}", "limits: [{name: l, requests: 5, per: 1h}]")))
+	s := serve(t, documents(b.addr, document("TenantPolicy", "some", "tenants: {any: true}", "limits: [{name: l, requests: 5, per: 1h}]")))
 	f := func(parts ...string) {
 		t.Helper()
 		c := s.dial()
@@ -64,7 +64,7 @@ func TestBrokenIdentityEndsTheConnection(t *testing.T) {
 
 // Whoever asked for 100 and is refused may leave the body out: the connection ends, even where a body came along.
 func TestRefusalOfExpectEndsTheConnection(t *testing.T) {
-	s := serve(t, documents(answering(t, ok, nil).addr, spec("TenantPolicy", "none", "tenants: {any: true}", "limits: [{name: l, requests: 0, per: 1h}]")))
+	s := serve(t, documents(answering(t, ok, nil).addr, document("TenantPolicy", "none", "tenants: {any: true}", "limits: [{name: l, requests: 0, per: 1h}]")))
 	f := func(fields string, closes bool) {
 		t.Helper()
 		c := s.dial()
