@@ -14,7 +14,7 @@ const (
 	BadVersion       // 505: neither HTTP/1.0 nor HTTP/1.1
 	TargetTooLong    // 414
 	BadTarget        // 400: a form that the method does not allow, `#`, `\`, a control byte, above the root
-	BadEscape        // 400: `%` without two hex digits, `%00`, `%5c` in the path
+	BadEscape        // 400: `%` without two hex digits, `%00`, in the path `%5c` and `%2f` in a parameter
 
 	// The header section.
 	BareLineEnd      // 400: LF without CR, CR without LF

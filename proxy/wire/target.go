@@ -96,7 +96,8 @@ func (h *Head) setPath(t []byte) Cause {
 //
 // Path is decoded once; `/` and %2f separate, `;` and %3b end a segment's name (what follows up to the separator is a
 // parameter and left out), empty segments go, `.` and `..` in any of these spellings are resolved. Above the root is
-// refused, and so is %5c, which some servers take for a separator. Case stays.
+// refused, and so are %5c, which some servers take for a separator, and %2f in a parameter: servers that leave parameters out
+// before they decode take it for a part of one, others for a separator. Case stays.
 //
 // RawPath stays as sent unless there were dot segments. Then they are resolved in it as well, with every other segment as
 // sent: whatever a backend makes of `..;` or %2e, it cannot arrive at another path than the one that was matched.
@@ -109,7 +110,7 @@ func (h *Head) setCanonicalPath(p []byte) Cause {
 	sent := append(h.path[len(p):len(p):2*len(p)], '/')
 	dots := false
 	for i := 1; i < len(p); {
-		start, name, named := i, len(canon), true
+		start, name, named, parameter := i, len(canon), true, false
 		separator := 0
 		for i < len(p) && separator == 0 {
 			c, width := p[i], 1
@@ -118,11 +119,15 @@ func (h *Head) setCanonicalPath(p []byte) Cause {
 			}
 			switch {
 			case c == '/':
+				if parameter && width > 1 {
+					return BadEscape
+				}
 				separator = width
 			case c == '\\':
 				return BadEscape
 			case c == ';':
 				named = false
+				parameter = parameter || width == 1
 			}
 			if named && separator == 0 {
 				canon = append(canon, c)
