@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -154,8 +155,10 @@ func checkAnswer(fail func(string, ...any), want *outcome, got talked) {
 	case want.Body != "" && got.answers[0].body != want.Body:
 		fail("the body is %q, want %q", got.answers[0].body, want.Body)
 	}
+	// Our request ids are random: they may hold any three digits.
+	said := regexp.MustCompile("[0-9a-f]{32}").ReplaceAllString(got.raw, "")
 	for _, s := range want.NotSeen {
-		if strings.Contains(got.raw, latin1(s)) {
+		if strings.Contains(said, latin1(s)) {
 			fail("the client sees %q in %q", s, got.raw)
 		}
 	}
