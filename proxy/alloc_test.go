@@ -1,3 +1,5 @@
+//go:build !race
+
 package proxy
 
 import (
@@ -6,59 +8,11 @@ import (
 	"testing"
 )
 
-// exchangeOf returns a function that sends the request and reads an answer of n bytes, and allocates nothing itself.
-func exchangeOf(t testing.TB, c *peer, request string, n int) func() {
-	t.Helper()
-	out, in := []byte(request), make([]byte, n)
-	return func() {
-		if _, err := c.Conn.Write(out); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(c.Conn, in); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// canned is a backend that answers each read of its socket and allocates nothing for it.
-func canned(t testing.TB, answer string) *backend {
-	return newBackend(t, func(c *peer) {
-		out, in := []byte(answer), make([]byte, 64<<10)
-		for {
-			if _, err := c.Conn.Read(in); err != nil {
-				return
-			}
-			if _, err := c.Conn.Write(out); err != nil {
-				return
-			}
-		}
-	})
-}
-
-// sizeOf is how many bytes an answer to that request has.
-func sizeOf(t testing.TB, c *peer, request string) int {
-	t.Helper()
-	c.say(request)
-	head, err := c.head()
-	if err != nil {
-		t.Fatal(err)
-	}
-	length := 0
-	for _, digit := range field(head, "Content-Length") {
-		length = length*10 + int(digit-'0')
-	}
-	if _, err := c.take(length); err != nil {
-		t.Fatal(err)
-	}
-	return len(head) + length
-}
-
 // theirs is fasthttp's: the byte on the heap with which a server of ReduceMemoryUsage waits for the next request. Everything
 // else, from one read of the client's socket to the next, allocates nothing.
 const theirs = 1
 
-const silent = "accessLog: {format: off}"
-
+// TestAllocations is not for the race detector, which makes pools forget.
 func TestAllocations(t *testing.T) {
 	f := func(name, request, limits, log string) {
 		t.Helper()

@@ -1,11 +1,61 @@
 package proxy
 
 import (
+	"io"
 	"strings"
 	"testing"
 )
 
+const silent = "accessLog: {format: off}"
+
 const kibibyte = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n"
+
+// exchangeOf returns a function that sends the request and reads an answer of n bytes, and allocates nothing itself.
+func exchangeOf(t testing.TB, c *peer, request string, n int) func() {
+	t.Helper()
+	out, in := []byte(request), make([]byte, n)
+	return func() {
+		if _, err := c.Conn.Write(out); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c.Conn, in); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// canned is a backend that answers each read of its socket and allocates nothing for it.
+func canned(t testing.TB, answer string) *backend {
+	return newBackend(t, func(c *peer) {
+		out, in := []byte(answer), make([]byte, 64<<10)
+		for {
+			if _, err := c.Conn.Read(in); err != nil {
+				return
+			}
+			if _, err := c.Conn.Write(out); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// sizeOf is how many bytes an answer to that request has.
+func sizeOf(t testing.TB, c *peer, request string) int {
+	t.Helper()
+	c.say(request)
+	head, err := c.head()
+	if err != nil {
+		t.Fatal(err)
+	}
+	length := 0
+	for _, digit := range field(head, "Content-Length") {
+		length = length*10 + int(digit-'0')
+	}
+	if _, err := c.take(length); err != nil {
+		t.Fatal(err)
+	}
+	return len(head) + length
+}
 
 // benchmark sends requests over one keep-alive connection per processor, client and backend in the same process.
 func benchmark(b *testing.B, request string, further ...string) {

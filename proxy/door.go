@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"runtime/debug"
 
 	"github.com/valyala/fasthttp"
@@ -172,7 +173,7 @@ func (p *Proxy) log(x *exchange, end, overhead int64) {
 	r := record{
 		time:   p.clock.Wall(x.now),
 		tenant: x.match.Identity, route: x.match.Route.Name(), reason: x.reason.String(),
-		method: x.head.Method, host: x.head.Host, path: x.head.Target,
+		method: x.head.Method, host: x.head.Host, path: loggedPath(x.head),
 		status: x.status, duration: end - x.now, overhead: overhead,
 		bytesIn: x.bytesIn, bytesOut: x.bytesOut,
 		client: x.req.Client, requestID: x.requestID(), endpoint: x.endpoint,
@@ -187,6 +188,16 @@ func (p *Proxy) log(x *exchange, end, overhead int64) {
 		r.backend = x.live.snapshot.Backends[x.match.Backend].Name
 	}
 	p.accessLog.write(&r)
+}
+
+// loggedPath is the path that policy matched, or of a refused head what is there of it. The query is left out: it often holds
+// what must not be in a log.
+func loggedPath(h *wire.Head) []byte {
+	if h.Path != nil {
+		return h.Path
+	}
+	path, _, _ := bytes.Cut(h.Target, []byte("?"))
+	return path
 }
 
 // statusGone is what is logged for a client that has left: nobody reads it.

@@ -10,6 +10,7 @@ import (
 )
 
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	asked, release := make(chan struct{}), make(chan struct{})
 	b := newBackend(t, func(c *peer) {
 		for {
@@ -76,6 +77,7 @@ func TestDrain(t *testing.T) {
 
 // TestDrainTimeout: who waits for an answer gets ours, who reads one gets a cut.
 func TestDrainTimeout(t *testing.T) {
+	t.Parallel()
 	asked := make(chan struct{}, 2)
 	b := newBackend(t, func(c *peer) {
 		head, _ := c.head()
@@ -113,6 +115,7 @@ func TestDrainTimeout(t *testing.T) {
 
 // TestDrainCutsClientsThatDoNotMove: a client that neither sends nor reads cannot hold the end up.
 func TestDrainCutsClientsThatDoNotMove(t *testing.T) {
+	t.Parallel()
 	b := newBackend(t, func(c *peer) {
 		_, _ = c.head()
 		c.say("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
@@ -137,6 +140,7 @@ func TestDrainCutsClientsThatDoNotMove(t *testing.T) {
 
 // TestRollingRestarts: 20 times a new proxy comes up on the socket, and the old one goes, under load. No request fails.
 func TestRollingRestarts(t *testing.T) {
+	t.Parallel()
 	text := documents(answering(t, ok, nil).addr)
 	snapshot := compile(t, text)
 	first, err := net.Listen("tcp", "127.0.0.1:0")
@@ -215,6 +219,7 @@ func (l brokenListener) Accept() (net.Conn, error) {
 }
 
 func TestServeEndsWhenAListenerFails(t *testing.T) {
+	t.Parallel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -22,6 +22,7 @@ func shortBackend(address string) string {
 func hold(c *peer) { _, _ = c.rest() }
 
 func TestBackendDown(t *testing.T) {
+	t.Parallel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -59,6 +60,7 @@ func TestBackendDown(t *testing.T) {
 
 // TestBackendEnds is what becomes of a request when its backend fails before the client was told anything.
 func TestBackendEnds(t *testing.T) {
+	t.Parallel()
 	f := func(answer string, closes bool, reason string, status int, proxyStatus string) {
 		t.Helper()
 		b := newBackend(t, func(c *peer) {
@@ -98,6 +100,7 @@ func TestBackendEnds(t *testing.T) {
 }
 
 func TestBackendEndsAfterEarlyHints(t *testing.T) {
+	t.Parallel()
 	b := newBackend(t, func(c *peer) {
 		_, _ = c.head()
 		c.say("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
@@ -114,6 +117,7 @@ func TestBackendEndsAfterEarlyHints(t *testing.T) {
 
 // TestBackendEndsInTheBody is what becomes of an answer that stops or breaks after its head was passed on.
 func TestBackendEndsInTheBody(t *testing.T) {
+	t.Parallel()
 	f := func(further, reason string) {
 		t.Helper()
 		more := make(chan struct{})
@@ -142,6 +146,7 @@ func TestBackendEndsInTheBody(t *testing.T) {
 }
 
 func TestRequestTimeout(t *testing.T) {
+	t.Parallel()
 	f := func(answer, reason string, status int) {
 		t.Helper()
 		b := newBackend(t, func(c *peer) {
@@ -164,6 +169,7 @@ func TestRequestTimeout(t *testing.T) {
 }
 
 func TestRouteTimeoutReplacesTheSidecars(t *testing.T) {
+	t.Parallel()
 	b := newBackend(t, hold)
 	s := serve(t, documents(b.addr, "timeouts: {request: 1h}", document("Route", "r", "match: [{path: /*}]", "backend: b", "timeout: 60ms")))
 	c := s.dial()
@@ -173,6 +179,7 @@ func TestRouteTimeoutReplacesTheSidecars(t *testing.T) {
 }
 
 func TestConnectTimeout(t *testing.T) {
+	t.Parallel()
 	// A listener whose queue is full takes no connection.
 	ln := fullListener(t)
 	s := serve(t, documents("", shortBackend(ln)))
@@ -183,6 +190,7 @@ func TestConnectTimeout(t *testing.T) {
 }
 
 func TestPoolFull(t *testing.T) {
+	t.Parallel()
 	held := make(chan struct{})
 	b := newBackend(t, func(c *peer) {
 		_, _ = c.head()
@@ -205,6 +213,7 @@ func TestPoolFull(t *testing.T) {
 }
 
 func TestClientLeaves(t *testing.T) {
+	t.Parallel()
 	f := func(network string, leave func(c *peer)) {
 		t.Helper()
 		asked, cancelled := make(chan struct{}), make(chan struct{})
@@ -245,6 +254,7 @@ func TestClientLeaves(t *testing.T) {
 }
 
 func TestClientLeavesInTheAnswer(t *testing.T) {
+	t.Parallel()
 	cancelled := make(chan struct{})
 	b := newBackend(t, func(c *peer) {
 		_, _ = c.head()
@@ -264,6 +274,7 @@ func TestClientLeavesInTheAnswer(t *testing.T) {
 }
 
 func TestClientLeavesInItsUpload(t *testing.T) {
+	t.Parallel()
 	f := func(request string, leave func(c *peer), reason, cause string, status int) {
 		t.Helper()
 		got := make(chan string)
@@ -308,6 +319,7 @@ func TestClientLeavesInItsUpload(t *testing.T) {
 }
 
 func TestBadBodyThatCameWithTheHeadReachesNoBackend(t *testing.T) {
+	t.Parallel()
 	b := answering(t, ok, nil)
 	s := serve(t, documents(b.addr))
 	c := s.dial()
@@ -321,6 +333,7 @@ func TestBadBodyThatCameWithTheHeadReachesNoBackend(t *testing.T) {
 }
 
 func TestBodyTooLong(t *testing.T) {
+	t.Parallel()
 	b := newBackend(t, hold)
 	s := serve(t, documents(b.addr, "bounds: {bodyBytes: 4}"))
 	// Announced: refused at once. In chunks: where it goes over, also when it comes later.
@@ -343,6 +356,7 @@ func TestBodyTooLong(t *testing.T) {
 }
 
 func TestEarlyAnswerToAnUpload(t *testing.T) {
+	t.Parallel()
 	const answer = "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"
 	b := newBackend(t, func(c *peer) {
 		_, _ = c.head()
@@ -371,6 +385,7 @@ func TestEarlyAnswerToAnUpload(t *testing.T) {
 }
 
 func TestContinueIsDecidedByTheLimiter(t *testing.T) {
+	t.Parallel()
 	got := make(chan string, 1)
 	b := answering(t, ok, got)
 	s := serve(t, documents(b.addr, document("TenantPolicy", "one", "tenants: {any: true}", "limits: [{name: l, requests: 1, per: 1h}]")))
@@ -400,6 +415,7 @@ func TestContinueIsDecidedByTheLimiter(t *testing.T) {
 }
 
 func TestDeniedClientThatStillSendsReadsItsAnswer(t *testing.T) {
+	t.Parallel()
 	s := serve(t, documents(answering(t, ok, nil).addr, document("TenantPolicy", "none", "tenants: {any: true}", "limits: [{name: l, requests: 0, per: 1h}]")))
 	for range 20 {
 		c := s.dial()
@@ -412,6 +428,7 @@ func TestDeniedClientThatStillSendsReadsItsAnswer(t *testing.T) {
 }
 
 func TestSlowHead(t *testing.T) {
+	t.Parallel()
 	s := serve(t, documents("127.0.0.1:1", "timeouts: {header: 60ms, idle: 1h}"))
 	c := s.dial()
 	c.say("GET / HTTP/1.1\r\nHost")
@@ -426,6 +443,7 @@ func TestSlowHead(t *testing.T) {
 }
 
 func TestIdleConnectionIsClosedWithoutAWord(t *testing.T) {
+	t.Parallel()
 	s := serve(t, documents(answering(t, ok, nil).addr, "timeouts: {idle: 60ms}"))
 	c := s.dial()
 	c.open()
@@ -436,6 +454,7 @@ func TestIdleConnectionIsClosedWithoutAWord(t *testing.T) {
 }
 
 func TestHalfAHead(t *testing.T) {
+	t.Parallel()
 	s := serve(t, documents("127.0.0.1:1"))
 	c := s.dial()
 	c.say("GET / HTTP/1.1\r\nHo")
@@ -448,6 +467,7 @@ func TestHalfAHead(t *testing.T) {
 
 // TestBrokenRequests is one of each sort; all of them are in the wire's own tests.
 func TestBrokenRequests(t *testing.T) {
+	t.Parallel()
 	f := func(request string, status int, cause string) {
 		t.Helper()
 		s := serve(t, documents("127.0.0.1:1"))
@@ -480,6 +500,7 @@ func TestBrokenRequests(t *testing.T) {
 
 // TestUploadMayLastLongerThanTheWaitForAnswers: the answer is due once the request was sent.
 func TestUploadMayLastLongerThanTheWaitForAnswers(t *testing.T) {
+	t.Parallel()
 	got := make(chan string, 1)
 	b := newBackend(t, func(c *peer) {
 		head, body, _ := c.request()
@@ -504,6 +525,7 @@ func TestUploadMayLastLongerThanTheWaitForAnswers(t *testing.T) {
 
 // TestAnswerIsDueAfterASlowUpload: the clock does run once the upload is done.
 func TestAnswerIsDueAfterASlowUpload(t *testing.T) {
+	t.Parallel()
 	b := newBackend(t, hold)
 	s := serve(t, documents("", shortBackend(b.addr)))
 	c := s.dial()
@@ -515,6 +537,7 @@ func TestAnswerIsDueAfterASlowUpload(t *testing.T) {
 }
 
 func TestStaleConnectionIsNotSeen(t *testing.T) {
+	t.Parallel()
 	// The backend closes each connection after one answer, without a word of it before. What may be repeated never fails.
 	b := newBackend(t, func(c *peer) {
 		if _, _, err := c.request(); err == nil {
@@ -544,6 +567,7 @@ func TestStaleConnectionIsNotSeen(t *testing.T) {
 }
 
 func TestClientLeavesWhileItsAnswerIsWritten(t *testing.T) {
+	t.Parallel()
 	b := newBackend(t, func(c *peer) {
 		_, _ = c.head()
 		c.say("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
@@ -568,6 +592,7 @@ func TestClientLeavesWhileItsAnswerIsWritten(t *testing.T) {
 
 // TestRequestTimeoutOfAClientThatDoesNotRead: not even it gets more time than others.
 func TestRequestTimeoutOfAClientThatDoesNotRead(t *testing.T) {
+	t.Parallel()
 	b := newBackend(t, func(c *peer) {
 		_, _ = c.head()
 		c.say("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
@@ -585,6 +610,7 @@ func (deaf) Write([]byte) (int, error) { return 0, syscall.EPIPE }
 
 // TestRequestsThatNobodyReadAreSentAgain, whatever they are, but not for ever.
 func TestRequestsThatNobodyReadAreSentAgain(t *testing.T) {
+	t.Parallel()
 	f := func(deafOnes int, request string, status int, dials int64) {
 		t.Helper()
 		b := answering(t, ok, nil)

@@ -28,6 +28,7 @@ const (
 )
 
 func TestRequestAsTheBackendGetsIt(t *testing.T) {
+	t.Parallel()
 	f := func(request, want string) {
 		t.Helper()
 		if got := asBackend(t, request); got != want {
@@ -61,6 +62,7 @@ func TestRequestAsTheBackendGetsIt(t *testing.T) {
 }
 
 func TestClaimsOfPeersThatAreNotTrusted(t *testing.T) {
+	t.Parallel()
 	got := asBackend(t, "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.1.1.1\r\nx-forwarded-proto: https\r\nX-Forwarded-Host: evil\r\n"+
 		"X-Forwarded-Port: 1\r\nForwarded: for=1.1.1.1\r\nX-Real-IP: 1.1.1.1\r\nX-Request-Id: mine\r\nA: b\r\n\r\n")
 	if want := "GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n" + added; got != want {
@@ -69,6 +71,7 @@ func TestClaimsOfPeersThatAreNotTrusted(t *testing.T) {
 }
 
 func TestClaimsOfTrustedPeers(t *testing.T) {
+	t.Parallel()
 	f := func(request, want string) {
 		t.Helper()
 		request = "GET / HTTP/1.1\r\nHost: h\r\n" + request + "\r\n"
@@ -96,6 +99,7 @@ func TestClaimsOfTrustedPeers(t *testing.T) {
 }
 
 func TestUnderscoreAliasesAreRefused(t *testing.T) {
+	t.Parallel()
 	b := answering(t, ok, nil)
 	for _, name := range []string{"X_Tenant_ID", "x_tenant-id", "X_Forwarded_For", "Content_Length"} {
 		s := serve(t, documents(b.addr))
@@ -129,6 +133,7 @@ func asClient(t *testing.T, request, answer string, closes bool) (got string, er
 }
 
 func TestAnswerAsTheClientGetsIt(t *testing.T) {
+	t.Parallel()
 	f := func(request, answer string, closes bool, want string) {
 		t.Helper()
 		if got, err := asClient(t, request, answer, closes); got != want || err != nil {
@@ -170,6 +175,7 @@ func TestAnswerAsTheClientGetsIt(t *testing.T) {
 }
 
 func TestOldClientsKeepTheirConnection(t *testing.T) {
+	t.Parallel()
 	const keep = "GET / HTTP/1.0\r\nConnection: keep-alive\r\nX-Tenant-ID: acme\r\n\r\n"
 	s := serve(t, documents(answering(t, ok, nil).addr, document("TenantPolicy", "two", "tenants: {any: true}", "limits: [{name: l, requests: 2, per: 1h}]")))
 	c := s.dial()
@@ -190,6 +196,7 @@ func TestOldClientsKeepTheirConnection(t *testing.T) {
 }
 
 func TestTruncationIsNeverACleanEnd(t *testing.T) {
+	t.Parallel()
 	f := func(request, answer, want string) {
 		t.Helper()
 		b := newBackend(t, func(c *peer) {
@@ -217,6 +224,7 @@ func TestTruncationIsNeverACleanEnd(t *testing.T) {
 }
 
 func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
+	t.Parallel()
 	b := newBackend(t, func(c *peer) {
 		for {
 			head, body, err := c.request()

@@ -53,6 +53,7 @@ func structured(t *testing.T, values []string) (members []member) {
 }
 
 func TestWhatALimitedClientIsTold(t *testing.T) {
+	t.Parallel()
 	s := serve(t, documents(answering(t, ok, nil).addr, limited(twoPerHour)))
 	c := s.dial()
 	for range 2 {
@@ -115,6 +116,7 @@ func number(t *testing.T, s string) int {
 }
 
 func TestFormsOfRefusal(t *testing.T) {
+	t.Parallel()
 	f := func(reject, request string, status int, contentType string, sent ...string) {
 		t.Helper()
 		s := serve(t, documents(answering(t, ok, nil).addr, limited(oneAnHour, reject)))
@@ -169,6 +171,7 @@ func TestFormsOfRefusal(t *testing.T) {
 }
 
 func TestRefusalsWithoutAWait(t *testing.T) {
+	t.Parallel()
 	f := func(limits, reason string, status int, violated string) {
 		t.Helper()
 		s := serve(t, documents("127.0.0.1:1", limited(limits)))
@@ -211,6 +214,7 @@ func TestRefusalsWithoutAWait(t *testing.T) {
 
 // TestGateIsLeftOnEveryPath: whatever becomes of a request, the next one finds the gate open.
 func TestGateIsLeftOnEveryPath(t *testing.T) {
+	t.Parallel()
 	f := func(reason string, request string, leave bool, answer string, closes bool) {
 		t.Helper()
 		asked := make(chan struct{}, 10)
@@ -271,14 +275,15 @@ func TestGateIsLeftOnEveryPath(t *testing.T) {
 }
 
 func TestUnknownTenants(t *testing.T) {
+	t.Parallel()
 	f := func(mode, request string, status int, reason, tenant string) {
 		t.Helper()
 		text := strings.Replace(documents(answering(t, ok, nil).addr, "timeouts: {request: 5s}",
 			document("TenantPolicy", "gold", "tenants: {names: [acme]}"),
 			document("TenantPolicy", "rest", "tenants: {unknown: true}", oneAnHour)), "unknownTenant: Shared", "unknownTenant: "+mode, 1)
 		s := serve(t, text)
-		c := s.dial()
 		for range 2 { // the second tells a limit from none
+			c := s.dial() // a broken claim ends its connection
 			c.say(request)
 			c.answer("GET")
 		}
@@ -301,6 +306,7 @@ func TestUnknownTenants(t *testing.T) {
 }
 
 func TestUnknownTenantsShareOneBucket(t *testing.T) {
+	t.Parallel()
 	s := serve(t, documents(answering(t, ok, nil).addr, limited(oneAnHour)))
 	nobody := strings.Replace(get, "X-Tenant-ID: acme\r\n", "", 1)
 	a, b := s.dial(), s.dial()
@@ -311,6 +317,7 @@ func TestUnknownTenantsShareOneBucket(t *testing.T) {
 }
 
 func TestUnauthenticatedAnswerSaysHow(t *testing.T) {
+	t.Parallel()
 	s := serve(t, strings.Replace(documents("127.0.0.1:1"), "Shared", "Deny", 1))
 	c := s.dial()
 	c.say("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -321,6 +328,7 @@ func TestUnauthenticatedAnswerSaysHow(t *testing.T) {
 
 // TestIdentityThroughTheWire: each source of identity, and the one field that tells the backend.
 func TestIdentityThroughTheWire(t *testing.T) {
+	t.Parallel()
 	f := func(identity, request, tenant string) {
 		t.Helper()
 		got := make(chan string, 1)
@@ -356,6 +364,7 @@ func TestIdentityThroughTheWire(t *testing.T) {
 }
 
 func TestRouting(t *testing.T) {
+	t.Parallel()
 	named := func(name string) *backend {
 		return answering(t, "HTTP/1.1 200 OK\r\nContent-Length: "+strconv.Itoa(len(name))+"\r\n\r\n"+name, nil)
 	}
@@ -402,6 +411,7 @@ func TestRouting(t *testing.T) {
 }
 
 func TestNoRoute(t *testing.T) {
+	t.Parallel()
 	s := serve(t, documents("127.0.0.1:1", document("Route", "api", "match: [{path: /api/*}]", "backend: b")))
 	c := s.dial()
 	c.say(get)
@@ -413,6 +423,7 @@ func TestNoRoute(t *testing.T) {
 
 // TestEndpointsGetRequestsByTheirLoad: a request goes where the fewest are in flight.
 func TestEndpointsGetRequestsByTheirLoad(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
 	hanging := func(c *peer) {
 		for {
@@ -441,6 +452,7 @@ func TestEndpointsGetRequestsByTheirLoad(t *testing.T) {
 }
 
 func TestUnixSockets(t *testing.T) {
+	t.Parallel()
 	dir, err := os.MkdirTemp("", "weir")
 	if err != nil {
 		t.Fatal(err)
@@ -478,6 +490,7 @@ func TestUnixSockets(t *testing.T) {
 
 // TestJitterOfRetryAfter is never early and at most 3 % late, besides the rounding up.
 func TestJitterOfRetryAfter(t *testing.T) {
+	t.Parallel()
 	f := func(wait time.Duration, jitter float64, want int64) {
 		t.Helper()
 		if got := retryAfterSeconds(wait, jitter); got != want {

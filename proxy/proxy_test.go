@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -523,8 +522,6 @@ func (p *peer) open() {
 	p.say(get)
 	p.answer("GET")
 }
-
-func (p *peer) timedOut(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 const get = "GET / HTTP/1.1\r\nHost: h\r\nX-Tenant-ID: acme\r\n\r\n"
 

@@ -187,12 +187,13 @@ func TestTenantsAreAtOneEndpoint(t *testing.T) {
 	text := strings.Replace(endpoints([]string{one.addr, two.addr, three.addr}), "RoundRobin", "ConsistentHash", 1)
 	s := serve(t, documents("", text))
 	c := s.dial()
-	for i := range 30 {
-		c.say(fmt.Sprintf("GET / HTTP/1.1\r\nHost: h\r\nX-Tenant-ID: t%d\r\n\r\n", i%10))
+	const tenants = 60 // so many that all endpoints are surely somebody's
+	for i := range 3 * tenants {
+		c.say(fmt.Sprintf("GET / HTTP/1.1\r\nHost: h\r\nX-Tenant-ID: t%d\r\n\r\n", i%tenants))
 		c.expect(200)
 	}
 	homes := map[string]string{}
-	for _, line := range s.logged(30) {
+	for _, line := range s.logged(3 * tenants) {
 		tenant, at := line.text("tenant"), line.text("endpoint")
 		if homes[tenant] == "" {
 			homes[tenant] = at
@@ -201,7 +202,7 @@ func TestTenantsAreAtOneEndpoint(t *testing.T) {
 			t.Errorf("%s went to %s and to %s", tenant, homes[tenant], at)
 		}
 	}
-	if len(homes) != 10 || one.connections() == 0 || two.connections() == 0 || three.connections() == 0 {
+	if len(homes) != tenants || one.connections() == 0 || two.connections() == 0 || three.connections() == 0 {
 		t.Errorf("tenants are at %v, want them at all three", homes)
 	}
 }

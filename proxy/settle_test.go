@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/rs/zerolog"
 )
 
 // brittleClock is a clock that panics once, the n-th time that a request reads it.
@@ -84,6 +85,38 @@ func TestDefectsAreSettledToo(t *testing.T) {
 	f(4, get, 0, "internal", "5xx", 1)
 	// While counting: the request has ended well, only its line is lost.
 	f(5, get, 200, "passed", "2xx", 0)
+}
+
+// once panics at the first line that it is to write.
+type once struct{ done atomic.Bool }
+
+func (o *once) Write(p []byte) (int, error) {
+	if !o.done.Swap(true) {
+		panic("the pen is broken")
+	}
+	return len(p), nil
+}
+
+// TestDefectWhileADefectIsReported: even then the request is settled, and nothing but its connection is lost.
+func TestDefectWhileADefectIsReported(t *testing.T) {
+	clock, panicAt := brittleClock()
+	pen := new(once)
+	pen.done.Store(true)
+	s := start(t, compile(t, documents(answering(t, ok, nil).addr, limited("concurrency: {max: 1}"))), clock, nil, func(p *Proxy) {
+		p.logger = zerolog.New(pen)
+	})
+	c := s.dial()
+	pen.done.Store(false)
+	panicAt.Store(2)
+	c.say(get)
+	if b, err := c.rest(); b != "" || err == nil {
+		t.Errorf("%q %v, want a cut", b, err)
+	}
+	s.ends("internal", 500)
+	if n := s.metric("weir_panics_recovered_total"); n != 2 {
+		t.Errorf("%v defects counted, want 2", n)
+	}
+	s.dial().open()
 }
 
 // TestAnswersCountersAndLogAgree: many requests at once, of every sort.
