@@ -156,7 +156,7 @@ type record struct {
 	time                       time.Time
 	tenant, method, host, path []byte
 	route, policy, limit       string
-	reason, cause              string
+	reason, cause, by, phase   string
 	status                     int
 	duration, overhead         int64 // nanoseconds
 	bytesIn, bytesOut          int64
@@ -190,6 +190,9 @@ func (l *AccessLog) write(r *record) {
 		Str("reason", r.reason)
 	if r.cause != "" {
 		e = e.Str("cause", r.cause)
+	}
+	if r.by != "" {
+		e = e.Str("by", r.by).Str("phase", r.phase)
 	}
 	if r.limit != "" {
 		e = e.Str("policy", r.policy).Str("limit", r.limit)

@@ -154,6 +154,7 @@ func (p *Proxy) settle(x *exchange) {
 		overhead = (x.sentAt - x.now) + (x.toldAt - x.headAt)
 		p.metrics.overhead.Observe(float64(overhead) / 1e9)
 	}
+	p.countEnd(x)
 	if failed := x.reason != admit.Passed || x.status >= 400; wanted(&x.live.snapshot.Sidecar.AccessLog, failed) {
 		p.log(x, end, overhead)
 	}
@@ -178,8 +179,8 @@ func (p *Proxy) log(x *exchange, end, overhead int64) {
 		bytesIn: x.bytesIn, bytesOut: x.bytesOut,
 		client: x.req.Client, requestID: x.requestID(), endpoint: x.endpoint,
 	}
-	if x.cause != wire.None {
-		r.cause = x.cause.String()
+	if x.reason != admit.Passed {
+		r.by, r.phase, r.cause = endedBy(x.reason).String(), x.phase().String(), x.causeName()
 	}
 	if l := x.verdict.Limit; l != nil {
 		r.policy, r.limit = l.Policy(), l.Name()

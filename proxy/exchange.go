@@ -28,9 +28,11 @@ type exchange struct {
 	call     *upstream.Conn // the backend's connection while it is ours
 
 	// How it ends.
-	reason admit.Reason
-	cause  wire.Cause // which rule of the wire, for BadRequest and the client's body
-	status int
+	reason    admit.Reason
+	cause     wire.Cause     // which rule of the wire, for BadRequest and the client's body
+	broke     upstream.Cause // how the backend failed, or NoCause
+	uploading bool           // the client had not sent its body when it ended the request
+	status    int
 
 	// For the log and the histograms.
 	id       [maxID]byte

@@ -93,7 +93,7 @@ func (x *exchange) backendFailed(err error) bool {
 	if fault := x.conn.fault(err); fault != wire.None {
 		return x.clientFailed(fault)
 	}
-	x.refuse(reasonOfBackend(err))
+	x.refuse(x.blameBackend(err))
 	var failed *upstream.Error
 	if errors.As(err, &failed) && failed.Endpoint != "" {
 		x.endpoint = failed.Endpoint
@@ -113,6 +113,7 @@ func (x *exchange) clientFailed(err error) bool {
 func (x *exchange) blame(err error) {
 	x.cause = wire.BodyCut
 	errors.As(err, &x.cause)
+	x.uploading = x.conn.upload.unfinished()
 	switch x.reason = reasonOfFault(x.cause); x.reason {
 	case admit.BadRequest:
 		x.reason = admit.ClientBody
@@ -121,11 +122,13 @@ func (x *exchange) blame(err error) {
 	}
 }
 
-func reasonOfBackend(err error) admit.Reason {
+// blameBackend notes how the backend failed, and returns the reason that this is.
+func (x *exchange) blameBackend(err error) admit.Reason {
 	var failed *upstream.Error
 	if !errors.As(err, &failed) {
 		return admit.BackendReset
 	}
+	x.broke = failed.Cause
 	switch failed.Cause {
 	case upstream.ConnectRefused:
 		return admit.BackendRefused

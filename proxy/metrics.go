@@ -18,6 +18,7 @@ type metrics struct {
 	rejected       [wire.CauseCount]prometheus.Counter
 	panics         prometheus.Counter
 	acceptFailures prometheus.Counter
+	ends           [culpritCount][phaseCount]prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, log *AccessLog, connections func() float64) (*metrics, error) {
@@ -56,6 +57,15 @@ func newMetrics(reg prometheus.Registerer, log *AccessLog, connections func() fl
 			m.rejected[c] = rejected.WithLabelValues(wire.Cause(c).String())
 		}
 	}
+	ends := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "weir_request_ends_total",
+		Help: "Requests that ended without the whole answer of a backend, by who ended them and in which phase.",
+	}, []string{"by", "phase"})
+	for by := range m.ends {
+		for in := range m.ends[by] {
+			m.ends[by][in] = ends.WithLabelValues(culprit(by).String(), phase(in).String())
+		}
+	}
 	dropped := prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "weir_log_dropped_total",
 		Help: "Access log lines lost because the output did not take them in time.",
@@ -65,7 +75,7 @@ func newMetrics(reg prometheus.Registerer, log *AccessLog, connections func() fl
 		Help: "Client connections that are open.",
 	}, connections)
 	var errs error
-	for _, c := range []prometheus.Collector{m.duration, m.overhead, m.panics, m.acceptFailures, rejected, dropped, open} {
+	for _, c := range []prometheus.Collector{m.duration, m.overhead, m.panics, m.acceptFailures, rejected, ends, dropped, open} {
 		errs = errors.Join(errs, reg.Register(c))
 	}
 	return m, errs

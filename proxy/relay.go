@@ -85,7 +85,7 @@ func (p *Proxy) relayBody(x *exchange, how framing) {
 func (x *exchange) cut(err error) {
 	x.endCall()
 	if fault := x.conn.fault(err); fault == wire.None {
-		x.reason = reasonOfBackend(err)
+		x.reason = x.blameBackend(err)
 	} else {
 		x.blame(fault)
 	}

@@ -59,7 +59,7 @@ func (x *exchange) endTunnel(t *tunnel) {
 		x.blame(t.err)
 		x.conn.Abort()
 	case theBackend:
-		if x.reason = reasonOfBackend(t.err); x.reason == admit.BackendReset {
+		if x.reason = x.blameBackend(t.err); x.reason == admit.BackendReset {
 			x.conn.Abort()
 			return
 		}

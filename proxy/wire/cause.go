@@ -162,6 +162,9 @@ func (c Cause) String() string {
 // Error is String: a cause is its own message.
 func (c Cause) Error() string { return c.String() }
 
+// OfBody reports whether the cause is of a request's body, which may come long after its head.
+func (c Cause) OfBody() bool { return c >= BodyTooLong && c <= BodyAlreadyFailed }
+
 // Status returns the status that tells a client of a fault in its own message: 400, 405, 408, 413, 414, 417, 431, 505,
 // 499 for a client that has gone, 502 for what only a backend can do, and 0 for None.
 func (c Cause) Status() int {
