@@ -138,7 +138,7 @@ func (p *Proxy) settle(x *exchange) {
 		x.match = x.live.table.Nobody(admit.Internal)
 	}
 	x.live.table.Settle(&x.match, &x.verdict, admit.Outcome{Reason: x.reason, Status: x.status})
-	if x.cause != wire.None && x.cause.Status() != statusGone {
+	if x.cause != wire.None && x.cause.Status() != statusGone && x.reason != admit.ClientGone { // who leaves is not refused
 		p.metrics.rejected[x.cause].Inc()
 	}
 	end := p.clock.Now()
