@@ -76,6 +76,7 @@ type sidecar struct {
 	cmd         *exec.Cmd
 	addr, admin string
 	http        *http.Client
+	cuts        bool          // the process is told to cut a request, and ends with 1
 	stderr      *bytes.Buffer // valid once the process has ended
 	drained     chan struct{} // closed when its outputs have ended
 
@@ -85,11 +86,11 @@ type sidecar struct {
 
 // logLine is what is looked at of a line of the access log.
 type logLine struct {
-	Tenant, Route, Method, Path, Reason, Cause, Phase, Policy, Limit, Backend, Endpoint string
-	Status                                                                              int
-	RequestID                                                                           string `json:"request_id"`
-	BytesIn                                                                             int64  `json:"bytes_in"`
-	BytesOut                                                                            int64  `json:"bytes_out"`
+	Tenant, Route, Method, Path, Reason, Cause, By, Phase, Policy, Limit, Backend, Endpoint string
+	Status                                                                                  int
+	RequestID                                                                               string `json:"request_id"`
+	BytesIn                                                                                 int64  `json:"bytes_in"`
+	BytesOut                                                                                int64  `json:"bytes_out"`
 }
 
 // document is one document, with the fields of its spec in flow style.
@@ -119,9 +120,13 @@ func tryStart(t testing.TB, settings string, documents []string) (*sidecar, erro
 		t: t, addr: freeAddress(t), admin: freeAddress(t), stderr: &bytes.Buffer{}, drained: make(chan struct{}),
 		http: &http.Client{Timeout: patience, Transport: &http.Transport{}},
 	}
+	shared := "unknownTenant: Shared, "
+	if strings.Contains(settings, "unknownTenant") {
+		shared = ""
+	}
 	file := filepath.Join(t.TempDir(), "weir.yaml")
 	text := document("Sidecar", "conformance", `listeners: [{name: http, address: "`+s.addr+`"}], admin: {address: "`+s.admin+`"}, `+
-		`identity: [{header: X-Tenant-Id, trust: any}], unknownTenant: Shared, `+settings) + strings.Join(documents, "")
+		`identity: [{header: X-Tenant-Id, trust: any}], `+shared+settings) + strings.Join(documents, "")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +213,7 @@ func (s *sidecar) stop() {
 		<-s.drained
 		s.t.Errorf("the sidecar did not end within %v", patience)
 	}
-	if err := s.cmd.Wait(); err != nil || strings.Contains(s.stderr.String(), "panic") {
+	if err := s.cmd.Wait(); s.cmd.ProcessState.ExitCode() != map[bool]int{true: 1}[s.cuts] || strings.Contains(s.stderr.String(), "panic") {
 		s.t.Errorf("the sidecar ended with %v:\n%s", err, s.stderr)
 	}
 }
