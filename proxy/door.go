@@ -180,7 +180,7 @@ func (p *Proxy) log(x *exchange, end, overhead int64) {
 		client: x.req.Client, requestID: x.requestID(), endpoint: x.endpoint,
 	}
 	if x.reason != admit.Passed {
-		r.by, r.phase, r.cause = endedBy(x.reason).String(), x.phase().String(), x.causeName()
+		r.by, r.phase, r.cause = x.endedBy().String(), x.phase().String(), x.causeName()
 	}
 	if l := x.verdict.Limit; l != nil {
 		r.policy, r.limit = l.Policy(), l.Name()

@@ -88,9 +88,17 @@ func (x *exchange) causeName() string {
 	return ""
 }
 
+// endedBy says who ended the exchange: an upgraded connection on which neither side says anything is ended by us.
+func (x *exchange) endedBy() culprit {
+	if x.upgraded && x.reason == admit.BodyIdleTimeout {
+		return byProxy
+	}
+	return endedBy(x.reason)
+}
+
 // countEnd counts a request that did not end with the whole answer of a backend.
 func (p *Proxy) countEnd(x *exchange) {
 	if x.reason != admit.Passed {
-		p.metrics.ends[endedBy(x.reason)][x.phase()].Inc()
+		p.metrics.ends[x.endedBy()][x.phase()].Inc()
 	}
 }

@@ -30,6 +30,17 @@ func TestEveryReasonIsSomebodysDoing(t *testing.T) {
 	}
 }
 
+func TestSilenceAfterAnUpgradeIsNobodysFault(t *testing.T) {
+	f := func(x exchange, want culprit) {
+		t.Helper()
+		if got := x.endedBy(); got != want {
+			t.Errorf("%v, want %v", got, want)
+		}
+	}
+	f(exchange{reason: admit.BodyIdleTimeout, upgraded: true}, byProxy)
+	f(exchange{reason: admit.BodyIdleTimeout}, byBackend)
+}
+
 func TestPhases(t *testing.T) {
 	f := func(x exchange, want string) {
 		t.Helper()
