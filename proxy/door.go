@@ -171,14 +171,13 @@ func (p *Proxy) letGo(x *exchange) {
 
 // log writes the access log's line.
 func (p *Proxy) log(x *exchange, end, overhead int64) {
-	r := record{
-		time:   p.clock.Wall(x.now),
-		tenant: x.match.Identity, route: x.match.Route.Name(), reason: x.reason.String(),
-		method: x.head.Method, host: x.head.Host, path: loggedPath(x.head),
-		status: x.status, duration: end - x.now, overhead: overhead,
-		bytesIn: x.bytesIn, bytesOut: x.bytesOut,
-		client: x.req.Client, requestID: x.requestID(), endpoint: x.endpoint,
-	}
+	r := &x.log // field by field: a literal would stand on the stack, which an idle connection keeps
+	r.time = p.clock.Wall(x.now)
+	r.tenant, r.route, r.reason = x.match.Identity, x.match.Route.Name(), x.reason.String()
+	r.method, r.host, r.path = x.head.Method, x.head.Host, loggedPath(x.head)
+	r.status, r.duration, r.overhead = x.status, end-x.now, overhead
+	r.bytesIn, r.bytesOut = x.bytesIn, x.bytesOut
+	r.client, r.requestID, r.endpoint = x.req.Client, x.requestID(), x.endpoint
 	if x.reason != admit.Passed {
 		r.by, r.phase, r.cause = x.endedBy().String(), x.phase().String(), x.causeName()
 	}
@@ -188,7 +187,7 @@ func (p *Proxy) log(x *exchange, end, overhead int64) {
 	if x.asked {
 		r.backend = x.live.snapshot.Backends[x.match.Backend].Name
 	}
-	p.accessLog.write(&r)
+	p.accessLog.write(r)
 }
 
 // loggedPath is the path that policy matched, or of a refused head what is there of it. The query is left out: it often holds

@@ -51,6 +51,7 @@ type exchange struct {
 	out    []byte // a head on its way out
 	text   []byte // short texts: interim heads, header values, problem bodies
 	limits []admit.LimitState
+	log    record
 }
 
 const (
@@ -63,15 +64,19 @@ const (
 // begin makes the exchange that of a new message, judged by the same snapshot as everything after.
 func (x *exchange) begin(l *live, c *clientConn) {
 	c.Judge(l.wire)
-	*x = exchange{
-		live: l, conn: c, head: c.Head(),
-		out: x.out[:0], text: x.text[:0], limits: x.limits[:0],
-	}
+	out, text, limits := x.out[:0], x.text[:0], x.limits[:0]
+	*x = exchange{} // a literal with fields would stand on the stack first, and an idle connection keeps its stack
+	x.live, x.conn, x.head = l, c, c.Head()
+	x.out, x.text, x.limits = out, text, limits
 }
 
 // forget lets go of everything but memory that can serve again.
 func (x *exchange) forget() {
-	x.live, x.conn, x.head, x.req, x.match, x.verdict = nil, nil, nil, admit.Request{}, admit.Match{}, admit.Verdict{}
+	x.live, x.conn, x.head = nil, nil, nil
+	x.req = admit.Request{}
+	x.match = admit.Match{}
+	x.verdict = admit.Verdict{}
+	x.log = record{}
 	if cap(x.out) > maxScratch {
 		x.out = nil
 	}

@@ -17,7 +17,7 @@ func BenchmarkIdleConnections(b *testing.B) {
 	const many = 9000
 	raiseDescriptors(b, many)
 	s := newService(b, hello)
-	p := launch(b, documentsFor(s.address(), "timeouts: {idle: 10m}", "accessLog: {successSample: 0}"), withBinary(buildReleased(b)))
+	p := launch(b, documentsFor(s.address(), "timeouts: {idle: 10m}"), withBinary(buildReleased(b)))
 	var perConnection, before, after float64
 	for b.Loop() {
 		openAndAsk(b, p.listen, 100)() // what everybody shares is there
