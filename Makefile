@@ -7,6 +7,7 @@ BUILD   := $(GO) build -tags $(TAGS) -trimpath -ldflags '$(LDFLAGS)'
 
 FUZZTIME    ?= 30s
 BENCH       ?= .
+BIG         ?= 10
 IMAGE       ?= weir
 BUILDER     ?= $(firstword $(foreach b,docker podman buildah,$(if $(shell command -v $(b)),$(b))))
 BUILD_IMAGE ?= golang:1.26
@@ -43,6 +44,10 @@ fuzz: ## Fuzz every target for FUZZTIME each
 .PHONY: bench
 bench: ## Run the benchmarks that match BENCH
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+.PHONY: big
+big: ## Move a body of BIG GiB each way in constant memory
+	$(GO) test -run '^$$' -bench BigBody -benchtime 1x -timeout 1h ./proxy -args -big $(BIG)
 
 .PHONY: start
 start: ## Measure the start of the real binary, its idle memory and its size
