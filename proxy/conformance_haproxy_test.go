@@ -35,6 +35,7 @@ func haproxyBehaviours() []behaviour {
 		{messaging + "h2_to_h1.vtc", "translation", "requests are translated from HTTP/2", nothing, http2, nil},
 		{messaging + "scheme_based_normalize.vtc", "ports", "default ports are dropped from :authority", nothing, http2, nil},
 		{messaging + "http-ntlm.vtc", "challenge", "an answer that asks to authenticate the connection does not break its reuse", holds, "", haproxyChallenge},
+		{messaging + "http-ntlm.vtc", "private", "a connection that a user has authenticated serves nobody else", holds, "", haproxyAuthenticatedConnection},
 		{messaging + "http_abortonclose.vtc", "waiting", "a client that leaves while its backend works ends the call, and is logged as the one who left", holds, "", TestClientLeaves},
 		{messaging + "http_abortonclose.vtc", "queue", "a client that leaves while it queues is forgotten", later, "there are no queues yet: a pool that is full refuses at once", nil},
 		{messaging + "http_abortonclose.vtc", "down", "a backend that takes no connection is answered for", holds, "", TestBackendDown},
@@ -167,6 +168,45 @@ func haproxyChallenge(t *testing.T) {
 	for range 4 {
 		c.say(get)
 		c.expect(401)
+	}
+}
+
+func haproxyAuthenticatedConnection(t *testing.T) {
+	b := newBackend(t, func(c *peer) {
+		user := "nobody"
+		for {
+			head, _, err := c.request()
+			if err != nil {
+				return
+			}
+			if credentials := field(head, "Authorization"); strings.Contains(credentials, "alice") {
+				user = "alice" // from now on, as servers of that kind do
+			}
+			c.say("HTTP/1.1 200 OK\r\nX-User: " + user + "\r\nContent-Length: 0\r\n\r\n")
+		}
+	})
+	s := serve(t, documents(b.addr))
+	alice, other := s.dial(), s.dial()
+	for _, credentials := range [][]string{
+		{"Authorization: NTLM alice"}, {"authorization: negotiate alice"}, {"Authorization: Basic x", "Authorization: Negotiate alice"},
+	} {
+		alice.say(get11("/", credentials...))
+		if a, _ := alice.expect(200); a.Header.Get("X-User") == "" {
+			t.Errorf("%v", a.Header)
+		}
+		other.say(get)
+		if a, _ := other.expect(200); a.Header.Get("X-User") != "nobody" {
+			t.Errorf("%q: another client is taken for %s", credentials, a.Header.Get("X-User"))
+		}
+	}
+	// Credentials of other kinds are of one request, and the connection is used again.
+	before := b.connections()
+	for range 3 {
+		alice.say(get11("/", "Authorization: Bearer x"))
+		alice.expect(200)
+	}
+	if n := b.connections(); n != before {
+		t.Errorf("%d connections, %d before", n, before)
 	}
 }
 

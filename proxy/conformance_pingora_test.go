@@ -38,7 +38,7 @@ func dropping(t *testing.T) *backend {
 
 func pingoraDroppedGet(t *testing.T) {
 	c := serve(t, documents(dropping(t).addr)).dial()
-	for range 20 {
+	for range 4 { // within the budget of retries
 		c.say(get)
 		c.expect(200)
 	}

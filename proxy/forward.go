@@ -25,6 +25,9 @@ func (p *Proxy) forward(x *exchange) bool {
 		uc, err := backend.Acquire(call)
 		if err == nil {
 			x.call, x.endpoint = uc, uc.Endpoint()
+			if authenticatesConnection(x.head) {
+				uc.DoNotReuse()
+			}
 			if answer, err = p.ask(x, body); err != nil {
 				reused = uc.Reused()
 				x.endCall()

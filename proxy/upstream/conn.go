@@ -37,6 +37,7 @@ type Conn struct {
 	atOnce      bool // the request was written whole before anything else could delay it
 	dropped     bool // the answer is not passed on
 	upgraded    bool
+	private     bool        // by DoNotReuse
 	sending     atomic.Bool // the request is neither finished nor given up; ended under mu when headWaits may be set
 	headWaits   bool        // a ReadHead waits since before that; guarded by mu
 	headWaited  bool        // the reader's own note of having set it
@@ -70,7 +71,7 @@ const precise = time.Second
 func (c *Conn) begin(b *Backend, deadline int64) {
 	c.backend, c.deadline = b, deadline
 	c.requestDone, c.upgraded, c.writeFailed, c.readFailed = false, false, NoCause, NoCause
-	c.atOnce, c.dropped = false, false
+	c.atOnce, c.dropped, c.private = false, false, false
 	c.sent.Store(0)
 	c.sending.Store(true)
 	if deadline != 0 {
@@ -279,9 +280,13 @@ func (c *Conn) Release() {
 	p.endpoint.inFlight.Add(-1)
 }
 
+// DoNotReuse makes Release close the connection, whatever the answer: for a request after which it is no longer like
+// every other.
+func (c *Conn) DoNotReuse() { c.private = true }
+
 func (c *Conn) reusable() bool {
 	a := c.answer
-	return a != nil && c.requestDone && c.writeFailed == NoCause && c.readFailed == NoCause &&
+	return a != nil && !c.private && c.requestDone && c.writeFailed == NoCause && c.readFailed == NoCause &&
 		a.final && a.head.KeepAlive && a.body.Done() && !a.extra && a.start == a.end
 }
 
