@@ -67,7 +67,7 @@ func haproxyBehaviours() []behaviour {
 		{reuse + "always.vtc", "reuse", "one client's connection to the backend serves the next client", holds, "", haproxyReuse},
 		{reuse + "aggressive.vtc", "reuse", "a connection that was used twice serves others", differs, oneMode, haproxyReuse},
 		{reuse + "safe.vtc", "reuse", "a client's later requests use connections of others", differs, oneMode + ", for first requests too", haproxyReuse},
-		{reuse + "never.vtc", "reuse", "a client may have connections of its own", nothing, oneMode, nil},
+		{reuse + "never.vtc", "reuse", "a client may have connections of its own", differs, "a tenant may, so that it cannot take those of others", TestTenantsHaveTheirOwnConnections},
 		{reuse + "dispatch.vtc", "reuse", "so it may with a destination from the request", nothing, oneMode, nil},
 		{reuse + "be_transparent.vtc", "destinations", "connections are never used for another destination", holds, "", haproxyDestinations},
 		{reuse + "conn_hash.vtc", "destinations", "nor for another port", holds, "", haproxyDestinations},
@@ -200,6 +200,7 @@ func haproxyAuthenticatedConnection(t *testing.T) {
 		}
 	}
 	// Credentials of other kinds are of one request, and the connection is used again.
+	s.logged(6)
 	before := b.connections()
 	for range 3 {
 		alice.say(get11("/", "Authorization: Bearer x"))

@@ -185,9 +185,11 @@ func linkerdConnections(t *testing.T) {
 	open(0)
 	a, b := s.dial(), s.dial()
 	open(2)
-	for range 3 {
+	for i := range 3 {
 		a.open()
+		s.logged(2*i + 1) // by then its connection to the backend is free
 		b.open()
+		s.logged(2*i + 2)
 	}
 	if n := s.metric("weir_upstream_dials_total"); n != 1 {
 		t.Errorf("%v dials for requests that came one by one", n)

@@ -10,9 +10,9 @@ import (
 
 func nginxBehaviours() []behaviour {
 	const (
-		unfinished, extra, idem       = "proxy_unfinished.t", "proxy_extra_data.t", "proxy_non_idempotent.t"
-		limit, limit2, delay, dryRun  = "limit_req.t", "limit_req2.t", "limit_req_delay.t", "limit_req_dry_run.t"
-		noCache, noRetries, noOtherOf = "nothing is cached", "there are no retries on another endpoint yet", "HTTP/2 and HTTP/3 are not spoken"
+		unfinished, extra, idem          = "proxy_unfinished.t", "proxy_extra_data.t", "proxy_non_idempotent.t"
+		limit, limit2, delay, dryRun     = "limit_req.t", "limit_req2.t", "limit_req_delay.t", "limit_req_dry_run.t"
+		noCache, onlyFailures, noOtherOf = "nothing is cached", "only answers from 500 to 599 can be listed: a 404 is what was asked for", "HTTP/2 and HTTP/3 are not spoken"
 	)
 	return []behaviour{
 		{unfinished, "no last chunk", "an answer that broke off gets no last chunk, whatever its framing was", holds, "", TestTruncationIsNeverACleanEnd},
@@ -27,8 +27,8 @@ func nginxBehaviours() []behaviour {
 		{extra, "cache", "answers to HEAD are not cached for GET with their bodies", nothing, noCache, nil},
 		{idem, "post", "a POST that a backend has read is never sent again", holds, "", nginxPostOnce},
 		{idem, "keepalive post", "nor on a connection that was used before", holds, "", nginxPostOnce},
-		{idem, "get", "a GET is sent to the next endpoint when the first breaks off", later, noRetries + "; on a connection that was idle it is sent again", nil},
-		{idem, "404", "so it is on an answer of choice", later, noRetries, nil},
+		{idem, "get", "a GET is sent to the next endpoint when the first breaks off, if the policy says so", holds, "", TestSendingAgain},
+		{idem, "404", "so it is on an answer of choice", differs, onlyFailures, TestSendingAgain},
 		{idem, "non_idempotent", "an option sends everything again", nothing, "what may have been done is not done twice, by no option", nil},
 		{limit, "burst", "what is beyond rate and burst is refused", holds, "", nginxBurst},
 		{limit, "status", "the status of refusals is the policy's", holds, "", nginxStatus},
