@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // prose says what the cases of wire_cases.json expect, in the terms of more_cases.json.
@@ -52,6 +53,7 @@ type scripted struct {
 type saying struct {
 	raw   string
 	shuts bool
+	said  chan struct{} // gets one when all is said, and shut
 }
 
 func newScripted(t testing.TB) *scripted {
@@ -65,6 +67,10 @@ func newScripted(t testing.TB) *scripted {
 		c.say(says.raw)
 		if says.shuts {
 			c.finish()
+		}
+		select {
+		case says.said <- struct{}{}:
+		default: // the request came again
 		}
 	})
 	r.rig = &rig{b: b, sidecar: startSidecar(t, `timeouts: {header: 2s, idle: 10s}`,
@@ -97,13 +103,18 @@ func (r *scripted) runAnswer(t *testing.T, c *answerCase) {
 		}
 		r.settled(t)
 		before, at := r.latest, r.b.mark()
-		r.says.Store(&saying{bytesOf(c.Raw, c.Parts), when == "shut"})
+		r.says.Store(&saying{bytesOf(c.Raw, c.Parts), when == "shut", make(chan struct{}, 1)})
 		method, _, _ := strings.Cut(c.Request, " ")
 		request, found := asked[c.Request]
 		if !found {
 			t.Fatalf("nobody knows request %q", c.Request)
 		}
 		got := r.converse(t, []string{request}, talk{answers: 1, methods: []string{method}})
+		select {
+		case <-r.says.Load().said: // else the next request could be sooner than the end of this connection
+		case <-time.After(patience):
+			t.Fatal("the backend has not said its answer")
+		}
 		r.settled(t)
 		fail := func(format string, args ...any) {
 			t.Helper()

@@ -184,8 +184,8 @@ var (
 // space around names, `_` for `-`, whatever digits a length has, the last of several lengths, `chunked` anywhere.
 func leniently(s string) (lines []string) {
 	for s = strings.TrimLeft(s, "\r\n"); s != ""; s = strings.TrimLeft(s, "\r\n") {
-		line, rest, more := cutLine(s)
-		first := line
+		line, rest, _ := cutLine(s)
+		first, more := line, false
 		length, chunked := 0, false
 		for line, rest, more = cutLine(rest); line != "" && more; line, rest, more = cutLine(rest) {
 			name, value, _ := strings.Cut(strings.ToLower(line), ":")
