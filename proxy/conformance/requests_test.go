@@ -68,8 +68,8 @@ func sendRequests(t *testing.T, cases []requestCase, passed *scores) {
 			t.Parallel()
 			r := <-rigs
 			defer func() { rigs <- r }()
+			defer func() { passed.add(c.Category, !t.Failed()) }()
 			r.runCase(t, c)
-			passed.add(c.Category, !t.Failed())
 		})
 	}
 }
