@@ -132,7 +132,7 @@ func endings(t *testing.T) []ending {
 			status: 499, reason: "client_gone", by: "client", phase: "response_body", cause: "peer_gone", upstream: "canceled"},
 		{name: "leaves after an upgrade", script: says("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello"),
 			client: func(c *client) { c.say(asked["upgrade"]); c.reads("hello"); c.leaves() },
-			status: 499, reason: "client_gone", by: "client", phase: "upgraded", cause: "peer_gone", upstream: "1xx"},
+			status: 499, reason: "client_gone", by: "client", phase: "upgraded", cause: "peer_gone", upstream: "canceled"},
 		// The backend cannot be reached.
 		{name: "backend refuses", backend: `endpoints: [{address: "` + nobody + `"}]`, client: asks,
 			status: 502, reason: "backend_refused", by: "backend", phase: "connect", cause: "connect_refused", upstream: "connect_refused", proxyStatus: "connection_refused"},

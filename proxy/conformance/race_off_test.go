@@ -2,5 +2,6 @@
 
 package conformance
 
-// raceFlags build the sidecar with the race detector when the test has it.
-var raceFlags []string
+// raced is whether this test, and so the sidecar, has the race detector, under which a case is sent in two manners only: whole, and
+// in packets of 1 byte behind two requests.
+const raced = false

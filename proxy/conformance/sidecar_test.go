@@ -7,11 +7,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,15 +61,34 @@ func binary(t testing.TB) string {
 		if built.dir, built.err = os.MkdirTemp("", "weir"); built.err != nil {
 			return
 		}
-		args := append([]string{"build", "-o", built.dir + "/sidecar"}, raceFlags...)
-		if out, err := exec.Command("go", append(args, "weir/cmd/sidecar")...).CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("%v\n%s", err, out)
+		args := []string{"build", "-o", filepath.Join(built.dir, "sidecar"), "weir/cmd/sidecar"}
+		if raced {
+			args = slices.Insert(args, 1, "-race")
 		}
+		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("%v\n%s", err, out)
+			return
+		}
+		built.err = lookAtSources("../..")
 	})
 	if built.err != nil {
 		t.Fatalf("cannot build the sidecar: %v", built.err)
 	}
 	return filepath.Join(built.dir, "sidecar")
+}
+
+// lookAtSources looks at every source of the module. The go command takes a test's result from its cache while no file that the
+// test looked at has changed, and does not know what the build looked at.
+func lookAtSources(root string) error {
+	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && (strings.HasSuffix(path, ".go") || strings.HasPrefix(entry.Name(), "go.")) {
+			_, err = os.Stat(path)
+		}
+		if err == nil && entry.IsDir() && strings.HasPrefix(entry.Name(), ".git") {
+			return fs.SkipDir
+		}
+		return err
+	})
 }
 
 // sidecar is a process of the real binary.
