@@ -65,10 +65,11 @@ func TestFieldsOfALine(t *testing.T) {
 	}
 
 	f(post(5, "hello"), 200, with(map[string]any{"backend": "b", "endpoint": "b's", "bytes_out": 3.0}))
-	f(post(5, "hello")+"|"+post(5, "hello"), 429, with(map[string]any{"reason": "limited", "policy": "gold", "limit": "steady"}))
-	f(strings.Replace(post(5, "hello"), "/p", "/q?x", 1), 404, with(map[string]any{"reason": "no_route", "route": "", "path": "/q", "bytes_in": 0.0}))
+	f(post(5, "hello")+"|"+post(5, "hello"), 429, with(map[string]any{"reason": "limited", "policy": "gold", "limit": "steady", "by": "policy", "phase": "decision"}))
+	f(strings.Replace(post(5, "hello"), "/p", "/q?x", 1), 404, with(map[string]any{"reason": "no_route", "route": "", "path": "/q", "bytes_in": 0.0,
+		"by": "policy", "phase": "decision"}))
 	f("POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: x\r\n\r\n", 400,
-		with(map[string]any{"reason": "bad_request", "cause": "bad_length", "tenant": "", "route": "", "bytes_in": 0.0}))
+		with(map[string]any{"reason": "bad_request", "cause": "bad_length", "tenant": "", "route": "", "bytes_in": 0.0, "by": "client", "phase": "request_head"}))
 }
 
 // TestHostileBytesStayInTheirLine: whatever a client sends, a line is one line of JSON, and says what was sent as far as JSON can.

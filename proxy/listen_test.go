@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -89,31 +90,26 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
-// TestEveryListenerHasAPlace: one that waits for its next connection keeps the others from nothing.
-func TestEveryListenerHasAPlace(t *testing.T) {
-	c := newConnections(1, 0)
-	listeners := make([]net.Listener, 2)
-	for i := range listeners {
+// TestListenersThatWaitTakeNoPlace: with room for one connection, it may come to any of them.
+func TestListenersThatWaitTakeNoPlace(t *testing.T) {
+	places := newConnections(1, 0)
+	listen := func() *limitListener {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer ln.Close()
-		listeners[i] = &limitListener{Listener: ln, conns: c}
+		return &limitListener{Listener: ln, conns: places, wrap: func(c net.Conn, _ netip.Addr) net.Conn { return c }}
 	}
-	for _, ln := range listeners {
-		client := dial(t, ln.Addr().String())
-		accepted, err := ln.(*limitListener).Listener.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !c.enter(peerOf(accepted)) {
-			t.Fatal("refused")
-		}
-		c.leave(peerOf(accepted))
-		_ = client.Close()
-		_ = accepted.Close()
-	}
+	waits, other := listen(), listen()
+	defer other.Close()
+	ended := make(chan struct{})
+	go func() { defer close(ended); _, _ = waits.Accept() }()
+	dial(t, other.Addr().String())
+	accepted := make(chan net.Conn, 1)
+	go func() { c, _ := other.Accept(); accepted <- c }()
+	_ = within(t, "the connection is accepted", accepted).Close()
+	_ = waits.Close()
+	within(t, "the other has ended", ended)
 }
 
 func TestConnectionsOfOneAddressAreBounded(t *testing.T) {
