@@ -6,8 +6,9 @@ type BackendSpec struct {
 	Endpoints []Endpoint `yaml:"endpoints"`
 	// DNS finds the addresses by name instead.
 	DNS *DNS `yaml:"dns"`
-	// TLS secures the connections to the backend.
-	TLS *ClientTLS `yaml:"tls" weir:"later"`
+	// TLS secures the connections to the backend. An empty one, {}, verifies the backend by the system's authorities.
+	// Rotated files are picked up without a restart; connections that are open go on.
+	TLS *ClientTLS `yaml:"tls"`
 	// Pool bounds the connections to the backend.
 	Pool Pool `yaml:"pool"`
 	// Timeouts bound the phases of a call to the backend.
@@ -41,16 +42,17 @@ type DNS struct {
 	Refresh Duration `yaml:"refresh" weir:"default=5s,min=100ms"`
 }
 
-// ClientTLS is the client side of TLS.
+// ClientTLS is the client side of TLS: TLS 1.2 and later. Relative paths are taken from the folder of the document.
 type ClientTLS struct {
-	// CAFile holds the authorities that may sign the server's certificate. Empty means the system's.
+	// CAFile holds the authorities in PEM that may sign the server's certificate. Empty means the system's.
 	CAFile string `yaml:"caFile"`
-	// CertFile is our certificate chain in PEM.
+	// CertFile is our certificate chain in PEM, for servers that ask for one. Goes with keyFile.
 	CertFile string `yaml:"certFile"`
-	// KeyFile is our private key in PEM.
+	// KeyFile is our private key in PEM, without a passphrase. Goes with certFile.
 	KeyFile string `yaml:"keyFile"`
-	// ServerName is the name the certificate must carry. Empty means the endpoint's host.
-	ServerName string `yaml:"serverName"`
+	// ServerName is the name, or the IP address, that the server's certificate must carry. Empty means the name in dns, or
+	// the host of the endpoint; a Unix socket has none, so it needs a name here.
+	ServerName string `yaml:"serverName" weir:"format=host"`
 }
 
 // Pool bounds the connections to a backend.
@@ -67,7 +69,7 @@ type Pool struct {
 
 // BackendTimeouts bound the phases of a call to a backend.
 type BackendTimeouts struct {
-	// Connect bounds the dial.
+	// Connect bounds the dial, the TLS handshake included.
 	Connect Duration `yaml:"connect" weir:"default=1s,min=1ms"`
 	// Response bounds the wait for the answer's header section once the request was sent.
 	Response Duration `yaml:"response" weir:"default=30s,min=1ms"`

@@ -30,6 +30,8 @@ func checkFormat(format, s string) error {
 		return checkTarget(s)
 	case "retrycause":
 		return checkRetryCause(s)
+	case "host":
+		return checkHost(s)
 	case "hostpattern":
 		return checkHostPattern(s)
 	case "hosttemplate":
@@ -65,6 +67,8 @@ func DescribeFormat(format string) string {
 		return "a path that begins with /, possibly with a query"
 	case "retrycause":
 		return "connect, reset or a status from 500 to 599"
+	case "host":
+		return "a host name or an IP address"
 	case "hostpattern":
 		return "a host name in lower case, or *. and a host name"
 	case "hosttemplate":
@@ -271,6 +275,20 @@ func checkRetryCause(s string) error {
 		return nil
 	}
 	return no("retrycause", s, closest(s, []string{"connect", "reset"}))
+}
+
+func checkHost(s string) error {
+	if isHost(s) {
+		return nil
+	}
+	meant := strings.TrimSpace(s)
+	if _, rest, ok := strings.Cut(meant, "://"); ok {
+		meant, _, _ = strings.Cut(rest, "/")
+	}
+	if host, _, err := net.SplitHostPort(meant); err == nil {
+		meant = host
+	}
+	return no("host", s, strings.TrimSuffix(strings.Trim(meant, "[]"), "."))
 }
 
 func checkHostPattern(s string) error {

@@ -24,6 +24,7 @@ func TestFormats(t *testing.T) {
 	f("dnsname", "orders", "orders.svc.cluster.local", "orders.svc.", "_http._tcp.orders", "Orders", strings.Repeat("a.", 126)+"a")
 	f("target", "/", "/healthz", "/health?deep=1&x=%20", "/a//b")
 	f("retrycause", "connect", "reset", "500", "503", "599")
+	f("host", "example.com", "Example.com", "orders_db.internal", "localhost", "192.0.2.1", "2001:db8::1")
 	f("hostpattern", "example.com", "*.example.com", "localhost", "192.0.2.1", "[2001:db8::1]", strings.Repeat("a.", 126)+"a")
 	f("hosttemplate", "{tenant}.example.com", "api.{tenant}.example.com", "{tenant}")
 	f("pathpattern", "/", "/*", "/a", "/a/", "/a/*", "/a/b.c;d=e", "/%C3%BC", "/.well-known/x")
@@ -49,6 +50,7 @@ func TestFormatsErrors(t *testing.T) {
 	f("dnsname", "", ".", "192.0.2.1", "::1", "[::1]", "orders:80", "http://orders", "a..b", "a..", "a b", "-a", strings.Repeat("a.", 127)+"a")
 	f("target", "", "healthz", "http://a/", "/a b", "/a#b", `/a\b`, "/a%zz", "/ü", "/a\n", "/a\r\nX: y", "*")
 	f("retrycause", "", "connection", "Connect", "5xx", "404", "499", "600", "5000", "50", "+50")
+	f("host", "", "*", "*.example.com", "example.com:443", "example.com.", "a..b", "[2001:db8::1]", "a b", "1.2.3")
 	f("hostpattern", "", "*", "*.", "*example.com", "a.*.com", "*.*.com", "Example.com", "example.com:80", "example.com.", "a..b", "2001:db8::1", "[192.0.2.1]", "*.[::1]", "[::1", strings.Repeat("a", 64), strings.Repeat("a.", 127)+"a")
 	f("hosttemplate", "", "example.com", "{tenant}-x.example.com", "{tenant}.{tenant}", "{Tenant}.x", "{tenant}.X", "{tenant}..x", "*.{tenant}.x")
 	f("pathpattern", "", "*", "a", "a/*", "/a*", "/*/a", "/a/*/*", "/a?b", "/a#b", "/a b", "/a//b", "//", "/./a", "/a/..", "/../*", "/a%", "/a%2", "/a%2g", `/a\b`, "/ü", "/{tenant}")
@@ -78,6 +80,9 @@ func TestFormatSuggestions(t *testing.T) {
 	f("listen", "::1:80", "[::1]:80")
 	f("endpoint", ":9000", "127.0.0.1:9000")
 	f("endpoint", "9000", "127.0.0.1:9000")
+	f("host", "https://Example.com:8443/x", "Example.com")
+	f("host", "[2001:db8::1]:443", "2001:db8::1")
+	f("host", "example.com.", "example.com")
 	f("hostpattern", "https://API.example.com:8080/x", "api.example.com")
 	f("hosttemplate", "{TENANT}.Example.com", "{tenant}.example.com")
 	f("pathpattern", "a/*", "/a/*")
@@ -89,7 +94,7 @@ func FuzzFormats(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		for _, format := range []string{"dnslabel", "tenant", "tenantpattern", "headername", "method", "listen", "endpoint", "hostpattern", "hosttemplate", "pathpattern", "pathtemplate"} {
+		for _, format := range []string{"dnslabel", "tenant", "tenantpattern", "headername", "method", "listen", "endpoint", "host", "hostpattern", "hosttemplate", "pathpattern", "pathtemplate"} {
 			err := checkFormat(format, s)
 			if err == nil {
 				if !isVisible(s) {

@@ -26,7 +26,7 @@ func TestQuickstart(t *testing.T) {
 
 	// What the flags say.
 	if s.Sidecar.Service != "orders" || s.Sidecar.Admin.Address != "unix:/run/weir.sock" ||
-		!cmp.Equal(s.Sidecar.Listeners, []ListenerSettings{{"http", "tcp", "127.0.0.1:8081"}}) {
+		!cmp.Equal(s.Sidecar.Listeners, []ListenerSettings{{"http", "tcp", "127.0.0.1:8081", nil}}) {
 		t.Errorf("Sidecar %+v", s.Sidecar)
 	}
 

@@ -65,7 +65,13 @@ func (c *compiler) resolveSidecar() {
 	}
 	for _, l := range spec.Listeners {
 		network, address := SplitAddress(l.Address)
-		s.Listeners = append(s.Listeners, ListenerSettings{Name: l.Name, Network: network, Address: address})
+		settings := ListenerSettings{Name: l.Name, Network: network, Address: address}
+		if l.TLS != nil {
+			files := *l.TLS
+			resolvePaths(d.Origin, &files.CertFile, &files.KeyFile, &files.ClientCAFile)
+			settings.TLS = &files
+		}
+		s.Listeners = append(s.Listeners, settings)
 	}
 	if len(s.Listeners) == 0 {
 		s.Listeners = []ListenerSettings{{Name: "http", Network: "tcp", Address: ":8080"}}
@@ -91,6 +97,12 @@ func ResolvePath(o Origin, path string) string {
 		return path
 	}
 	return filepath.Join(filepath.Dir(o.File), path)
+}
+
+func resolvePaths(o Origin, paths ...*string) {
+	for _, path := range paths {
+		*path = ResolvePath(o, *path)
+	}
 }
 
 // SplitAddress returns what net.Dial and net.Listen take for an address of a document.
@@ -120,6 +132,14 @@ func (c *compiler) resolveBackends() {
 		}
 		if dns := spec.DNS; dns != nil {
 			b.DNS = &DNSSettings{Name: dns.Name, Port: dns.Port, Refresh: time.Duration(dns.Refresh)}
+		}
+		if spec.TLS != nil {
+			files := *spec.TLS
+			resolvePaths(d.Origin, &files.CAFile, &files.CertFile, &files.KeyFile)
+			if files.ServerName == "" && spec.DNS != nil {
+				files.ServerName = strings.TrimSuffix(spec.DNS.Name, ".")
+			}
+			b.TLS = &files
 		}
 		for _, e := range spec.Endpoints {
 			network, address := SplitAddress(e.Address)

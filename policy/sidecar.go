@@ -39,16 +39,18 @@ type Listener struct {
 	// Address is host:port, or unix:/path for a Unix socket. An empty host means every interface.
 	Address string `yaml:"address" weir:"required,format=listen"`
 	// TLS serves HTTPS. Rotated files are picked up without a restart.
-	TLS *ListenerTLS `yaml:"tls" weir:"later"`
+	TLS *ListenerTLS `yaml:"tls"`
 }
 
-// ListenerTLS is the server side of TLS towards clients.
+// ListenerTLS is the server side of TLS towards clients: TLS 1.2 and later, HTTP/1.1 within. Relative paths are taken from the
+// folder of the document.
 type ListenerTLS struct {
-	// CertFile is the certificate chain in PEM.
+	// CertFile is the certificate chain in PEM, the server's own certificate first.
 	CertFile string `yaml:"certFile" weir:"required"`
-	// KeyFile is the private key in PEM.
+	// KeyFile is the private key in PEM, without a passphrase.
 	KeyFile string `yaml:"keyFile" weir:"required"`
-	// ClientCAFile holds the authorities that may sign client certificates.
+	// ClientCAFile holds the authorities in PEM that may sign client certificates. A certificate that a client shows is verified
+	// then, and nobody has to show one. Empty asks no client for a certificate.
 	ClientCAFile string `yaml:"clientCAFile"`
 	// RequireClientCert refuses clients without a certificate signed by ClientCAFile.
 	RequireClientCert bool `yaml:"requireClientCert"`

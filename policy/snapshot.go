@@ -66,8 +66,9 @@ type SidecarSettings struct {
 // ListenerSettings is one Listener, resolved.
 type ListenerSettings struct {
 	Name    string
-	Network string // "tcp" or "unix"
-	Address string // host:port or the socket's path
+	Network string       // "tcp" or "unix"
+	Address string       // host:port or the socket's path
+	TLS     *ListenerTLS // with paths resolved; nil: plain HTTP
 }
 
 // BoundsSettings is Bounds in plain numbers.
@@ -105,7 +106,8 @@ type Backend struct {
 	Balance         Balance
 	Health          *HealthSettings // nil: every endpoint is healthy
 	Retries         RetrySettings
-	PoolPerTenant   bool // MaxConnections and MaxIdle are each tenant's
+	PoolPerTenant   bool       // MaxConnections and MaxIdle are each tenant's
+	TLS             *ClientTLS // with paths resolved; nil: plain HTTP
 	MaxConnections  int
 	MaxIdle         int
 	IdleTimeout     time.Duration

@@ -95,6 +95,9 @@ func (d *decoder) sidecar(s *SidecarSpec) {
 		at := joinIndex("spec.listeners", i)
 		d.unique(names, l.Name, at+".name")
 		d.uniqueAddress(addresses, l.Address, at+".address")
+		if l.TLS != nil {
+			d.goesWith(at+".tls", "requireClientCert", "clientCAFile")
+		}
 	}
 	if d.set("spec.admin.address") {
 		d.uniqueAddress(addresses, s.Admin.Address, "spec.admin.address")
@@ -108,6 +111,9 @@ func (d *decoder) sidecar(s *SidecarSpec) {
 		d.exactlyOne(at, "file", "etcd")
 		if p.File != nil {
 			d.unique(paths, p.File.Path, at+".file.path")
+		}
+		if p.Etcd != nil && p.Etcd.TLS != nil {
+			d.clientTLS(at + ".etcd.tls")
 		}
 	}
 }
@@ -142,7 +148,14 @@ func (d *decoder) backend(s *BackendSpec) {
 	d.exactlyOne("spec", "endpoints", "dns")
 	addresses := firsts{}
 	for i, e := range s.Endpoints {
-		d.unique(addresses, e.Address, joinIndex("spec.endpoints", i)+".address")
+		at := joinIndex("spec.endpoints", i) + ".address"
+		d.unique(addresses, e.Address, at)
+		if s.TLS != nil && strings.HasPrefix(e.Address, "unix:") && !d.set("spec.tls.serverName") && !d.misspelled("spec.tls", []string{"serverName"}) {
+			d.fail("spec.tls", "serverName must be set, since %s at %s has no host name to verify the certificate against", quote(e.Address), at)
+		}
+	}
+	if s.TLS != nil {
+		d.clientTLS("spec.tls")
 	}
 	if s.Health != nil {
 		d.health()
@@ -152,6 +165,18 @@ func (d *decoder) backend(s *BackendSpec) {
 		for i, cause := range s.Retries.On {
 			d.unique(causes, cause, joinIndex("spec.retries.on", i))
 		}
+	}
+}
+
+func (d *decoder) clientTLS(at string) {
+	d.goesWith(at, "certFile", "keyFile")
+	d.goesWith(at, "keyFile", "certFile")
+}
+
+// goesWith demands that the field other is set where the field name is.
+func (d *decoder) goesWith(at, name, other string) {
+	if d.set(joinKey(at, name)) && !d.set(joinKey(at, other)) && !d.misspelled(at, []string{other}) {
+		d.fail(joinKey(at, name), "goes with %s, which is not set", other)
 	}
 }
 

@@ -33,6 +33,7 @@ func TestSchema(t *testing.T) {
 	f(true, "Sidecar", `{"timeouts": {"idle": "1m", "request": 0}, "trustedProxies": ["10.0.0.0/8"], "admin": {"pprof": true}}`)
 	f(true, "Sidecar", `{"bounds": {"uriBytes": 8192, "bodyBytes": "10MiB"}, "service": "", "accessLog": {"format": "off"}}`)
 	f(true, "Backend", `{"endpoints": [{"address": "127.0.0.1:9000", "weight": 2}, {"address": "unix:/x"}]}`)
+	f(true, "Backend", `{"endpoints": [{"address": "a:1"}], "tls": {"serverName": "a.example.com"}}`)
 	f(true, "Route", `{"backend": "b", "match": [{"path": "/a/*", "headers": {"X-Beta": "1"}}]}`)
 	f(true, "TenantPolicy", `{"tenants": {"match": "eu-*"}, "limits": [{"name": "a", "requests": 0}]}`)
 	// A kind and a field that do not exist.
@@ -61,7 +62,7 @@ func TestSchema(t *testing.T) {
 	f(false, "Route", `{"backend": "b", "match": [{"headers": {"X Beta": "1"}}]}`)
 	// What belongs to a later version.
 	f(false, "BreakerPolicy", `{"target": {"kind": "Backend", "name": "b"}}`)
-	f(false, "Backend", `{"endpoints": [{"address": "a:1"}], "tls": {}}`)
+	f(false, "Backend", `{"endpoints": [{"address": "a:1"}], "capacity": {}}`)
 	f(false, "Route", `{"backend": "b", "criticality": "NonCore"}`)
 }
 
