@@ -53,13 +53,18 @@ var rooms = map[string]room{
 	"weir/proxy/wire": {
 		outside: []string{unix},
 	},
+	"weir/proxy/certs": {
+		weir:    []string{"weir/policy"},
+		outside: []string{metrics, logs},
+	},
+	"weir/proxy/certs/certtest": {}, // for tests
 	"weir/proxy/upstream": {
-		weir:    []string{"weir/policy", "weir/proxy/wire", "weir/admit"},
+		weir:    []string{"weir/policy", "weir/proxy/wire", "weir/proxy/certs", "weir/admit"},
 		outside: []string{metrics, logs, unix},
 	},
 	"weir/proxy/conformance": {}, // tests and nothing else
 	"weir/proxy": {
-		weir:    []string{"weir/admit", "weir/limit", "weir/policy", "weir/proxy/wire", "weir/proxy/upstream"},
+		weir:    []string{"weir/admit", "weir/limit", "weir/policy", "weir/proxy/wire", "weir/proxy/upstream", "weir/proxy/certs"},
 		outside: []string{fasthttp, metrics, logs, unix},
 	},
 	"weir/control": {
