@@ -148,8 +148,8 @@ func (c *Conn) closedInHead() *Error {
 		return c.readFailure(Truncated, io.ErrUnexpectedEOF)
 	}
 	e := c.readFailure(Reset, io.ErrUnexpectedEOF)
-	if sent := c.sent.Load(); c.raw != nil && sent > 0 {
-		_ = c.raw.Control(func(fd uintptr) { e.Replayable = int64(unacknowledged(c.nc, fd)) >= sent })
+	if raw, sent := c.wire(); raw != nil && sent > 0 {
+		_ = raw.Control(func(fd uintptr) { e.Replayable = int64(unacknowledged(c.socket(), fd)) >= sent })
 	}
 	return e
 }
@@ -250,6 +250,12 @@ func (c *Conn) read(p []byte) (int, error) {
 		}
 	}
 	late := c.unwatchRead()
+	if n == 0 && c.under != nil && c.under.cut { // no clean end, unless there was nothing to end
+		if c.answer.final {
+			return 0, c.readFailure(Truncated, io.ErrUnexpectedEOF)
+		}
+		return 0, nil
+	}
 	if err == nil {
 		return n, nil
 	}
@@ -269,6 +275,9 @@ func (c *Conn) causeOf(err error, late Cause) Cause {
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return late
+	}
+	if c.under != nil {
+		return tlsCause(err, Reset)
 	}
 	return Reset
 }

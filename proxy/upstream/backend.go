@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"weir/policy"
+	"weir/proxy/certs"
 )
 
 // Backend is one backend of a set: its settings of this snapshot over endpoints that may be older. Safe for concurrent use.
@@ -15,8 +16,9 @@ type Backend struct {
 	settings policy.Backend
 	stats    *stats
 	shared   *shared
-	names    *names // nil: the endpoints are written
-	lanes    *lanes // nil: everybody shares a pool for each endpoint
+	client   *certs.Client // nil: plain HTTP
+	names    *names        // nil: the endpoints are written
+	lanes    *lanes        // nil: everybody shares a pool for each endpoint
 	roster   atomic.Pointer[roster]
 }
 
@@ -124,7 +126,7 @@ func (b *Backend) reserve(q *quota) bool {
 	return true
 }
 
-// dial connects within timeouts.connect and the deadline, whichever ends first.
+// dial connects, with TLS where the backend has it, within timeouts.connect and the deadline, whichever ends first.
 func (b *Backend) dial(p *pool, call Call) (*Conn, *Error) {
 	limit, late := b.settings.ConnectTimeout, ConnectTimeout
 	if left := time.Duration(call.Deadline - call.Now); call.Deadline != 0 && left < limit {
@@ -137,7 +139,7 @@ func (b *Backend) dial(p *pool, call Call) (*Conn, *Error) {
 	if err == nil {
 		return p.attach(nc), nil
 	}
-	e := &Error{Cause: ConnectRefused, Endpoint: p.endpoint.address, Err: err}
+	e := &Error{Cause: tlsCause(err, ConnectRefused), Endpoint: p.endpoint.address, Err: err}
 	var timeout net.Error
 	if ctx.Err() != nil || errors.As(err, &timeout) && timeout.Timeout() {
 		e.Cause = late
@@ -147,7 +149,11 @@ func (b *Backend) dial(p *pool, call Call) (*Conn, *Error) {
 
 // open makes a connection to an endpoint, for requests and for checks alike.
 func (b *Backend) open(ctx context.Context, e *endpoint) (net.Conn, error) {
-	return b.shared.dial(ctx, e.network, e.address)
+	nc, err := b.shared.dial(ctx, e.network, e.address)
+	if err == nil && e.tls != nil {
+		return secure(ctx, nc, e.tls.Config())
+	}
+	return nc, err
 }
 
 // refuse counts a request that got no connection.

@@ -23,6 +23,7 @@ type Conn struct {
 	mu       sync.Mutex // guards nc, use and deadlines between the owner, Cancel and the sweep
 	nc       net.Conn
 	raw      syscall.RawConn // nil: not a kernel socket
+	under    *underTLS       // nil: not TLS
 	use      uint64          // counts Releases, so that a late Cancel hits nobody else
 	canceled atomic.Uint32   // the Cause for which nc's deadlines lie in the past; written under mu
 
@@ -74,6 +75,9 @@ func (c *Conn) begin(b *Backend, deadline int64) {
 	c.atOnce, c.dropped, c.private = false, false, false
 	c.sent.Store(0)
 	c.sending.Store(true)
+	if c.under != nil {
+		c.under.mark()
+	}
 	if deadline != 0 {
 		c.requestDue.Store(due(deadline, RequestTimeout))
 	}
@@ -269,7 +273,7 @@ func (c *Conn) Release() {
 	c.requestDue.Store(0)
 	keep = keep && c.canceled.Load() == uint32(NoCause)
 	if !keep {
-		c.closeLocked()
+		c.closeLocked(c.socket())
 	}
 	c.mu.Unlock()
 	if keep {
@@ -306,13 +310,21 @@ func (c *Conn) outcome() int {
 func (c *Conn) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.closeLocked()
+	c.closeLocked(c.nc)
 }
 
-// closeLocked leaves a Conn that can be dialled again. The caller owns it, and puts it on the vacant stack.
-func (c *Conn) closeLocked() {
-	_ = c.nc.Close() // there is nobody left to tell
-	c.nc, c.raw = nil, nil
+// socket is the connection below TLS. To close it says nothing to a peer that may not listen, and cuts what is under way.
+func (c *Conn) socket() net.Conn {
+	if c.under != nil {
+		return c.under.Conn
+	}
+	return c.nc
+}
+
+// closeLocked closes nc, which is ours or below it, and leaves a Conn that can be dialled again. The caller owns it, and puts it on the vacant stack.
+func (c *Conn) closeLocked(nc net.Conn) {
+	_ = nc.Close() // there is nobody left to tell
+	c.nc, c.raw, c.under = nil, nil, nil
 	c.state.Store(vacant)
 	c.pool.quota.live.Add(-1)
 }
@@ -323,7 +335,7 @@ func (c *Conn) expire() {
 	defer c.mu.Unlock()
 	if c.state.CompareAndSwap(idle, vacant) {
 		c.pool.quota.idle.Add(-1)
-		c.closeLocked()
+		c.closeLocked(c.nc)
 	}
 }
 
@@ -332,6 +344,9 @@ func (c *Conn) silent() bool {
 	if c.raw != nil {
 		c.quiet = false
 		return c.raw.Control(c.onControl) == nil && c.quiet
+	}
+	if c.under != nil && c.under.raw != nil {
+		return c.under.silent(c.nc)
 	}
 	// No descriptor: a read whose time is over finds what is there and waits for nothing.
 	var b [1]byte

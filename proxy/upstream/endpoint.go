@@ -6,12 +6,15 @@ import (
 	"sync/atomic"
 
 	"weir/policy"
+	"weir/proxy/certs"
 )
 
 // endpoint is one address of one backend: what is known of it, and everybody's connections to it. It outlives snapshots: sets
-// adopt it by the backend's name and its address. Safe for concurrent use.
+// adopt it by the backend's name, its address and the TLS settings. Safe for concurrent use.
 type endpoint struct {
 	network, address string
+	client           *certs.Client   // adopted itself as long as its settings are the same; nil: plain HTTP
+	tls              *certs.Endpoint // nil: plain HTTP
 
 	inFlight atomic.Int64 // requests that chose it
 	retired  atomic.Bool  // no roster of the present has it
@@ -19,8 +22,11 @@ type endpoint struct {
 	vitals   vitals
 }
 
-func newEndpoint(s *shared, st *stats, network, address string) *endpoint {
-	e := &endpoint{network: network, address: address}
+func newEndpoint(s *shared, st *stats, network, address string, client *certs.Client) *endpoint {
+	e := &endpoint{network: network, address: address, client: client}
+	if client != nil {
+		e.tls = client.Endpoint(address)
+	}
 	e.pool = newPool(s, &st.quota, e)
 	return e
 }
@@ -73,13 +79,13 @@ func weighed(members []member) []member {
 	return members
 }
 
-// find returns the endpoint at an address, or nil. A retired one is not used again: its connections close.
-func (r *roster) find(network, address string) *endpoint {
+// find returns the endpoint at an address and with that TLS, or nil. A retired one is not used again: its connections close.
+func (r *roster) find(network, address string, client *certs.Client) *endpoint {
 	if r == nil {
 		return nil
 	}
 	for i := range r.all {
-		if e := r.all[i].endpoint; e.address == address && e.network == network && !e.retired.Load() {
+		if e := r.all[i].endpoint; e.address == address && e.network == network && e.client == client && !e.retired.Load() {
 			return e
 		}
 	}
@@ -116,12 +122,12 @@ func (b *Backend) draw(from ...*roster) *roster {
 	for _, a := range addresses {
 		var e *endpoint
 		for _, r := range from {
-			if e = r.find(a.Network, a.Address); e != nil {
+			if e = r.find(a.Network, a.Address, b.client); e != nil {
 				break
 			}
 		}
 		if e == nil {
-			e = newEndpoint(b.shared, b.stats, a.Network, a.Address)
+			e = newEndpoint(b.shared, b.stats, a.Network, a.Address, b.client)
 		}
 		all = append(all, member{endpoint: e, weight: uint64(a.Weight), seed: hashOf(a.Address)})
 	}

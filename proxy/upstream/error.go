@@ -14,6 +14,9 @@ const (
 	ConnectTimeout // the connection was not made within timeouts.connect
 	PoolFull       // pool.maxConnections are all in use
 	NoEndpoint     // the backend has no endpoint
+	TLSCertificate // the endpoint's certificate is not that of a backend that is believed
+	TLSProtocol    // the endpoint does not speak TLS as we do; also later
+	TLSAlert       // the endpoint refused TLS with us, as for want of a certificate; also later, for it may tell us only then
 
 	// While the answer was awaited or read.
 	Reset           // the connection broke, or closed before the first byte of an answer
@@ -42,6 +45,12 @@ func (c Cause) String() string {
 		return "pool_full"
 	case NoEndpoint:
 		return "no_endpoint"
+	case TLSCertificate:
+		return "tls_certificate_error"
+	case TLSProtocol:
+		return "tls_protocol_error"
+	case TLSAlert:
+		return "tls_alert_received"
 	case Reset:
 		return "reset"
 	case Protocol:

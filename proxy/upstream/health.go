@@ -62,7 +62,7 @@ func (c *Conn) judge() {
 			return
 		}
 		b.failed(v)
-	case Protocol, Truncated, ResponseTimeout, BodyIdle:
+	case Protocol, Truncated, ResponseTimeout, BodyIdle, TLSProtocol, TLSAlert:
 		b.failed(v)
 	case RequestTimeout:
 		if c.atOnce && (a == nil || !a.final) { // all of the time was the backend's

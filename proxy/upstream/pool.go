@@ -99,7 +99,7 @@ func (p *pool) attach(nc net.Conn) *Conn {
 		c = p.add()
 	}
 	c.mu.Lock()
-	c.nc, c.raw = nc, rawOf(nc)
+	c.nc, c.raw, c.under = nc, rawOf(nc), underOf(nc)
 	c.canceled.Store(uint32(NoCause))
 	c.mu.Unlock()
 	c.reused = false

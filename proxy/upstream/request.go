@@ -30,6 +30,8 @@ func (c *Conn) Write2(head, body []byte) (int, error) {
 		var k int
 		k, err = c.nc.Write(head)
 		n = int64(k)
+	} else if c.under != nil {
+		n, err = c.writeRecords(head, body)
 	} else {
 		c.pair = [2][]byte{head, body}
 		c.pieces = c.pair[:]

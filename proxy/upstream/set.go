@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"weir/policy"
+	"weir/proxy/certs"
 	"weir/proxy/wire"
 )
 
@@ -31,6 +32,8 @@ type Options struct {
 	Dialer func(ctx context.Context, network, address string) (net.Conn, error)
 	// Resolver looks up the names of backends. nil means net.DefaultResolver.
 	Resolver Resolver
+	// Certificates has the TLS of the backends that have any. Unlike the rest it is that of each Build.
+	Certificates *certs.Set
 }
 
 // Set is the backends of one snapshot. Safe for concurrent use.
@@ -79,7 +82,7 @@ func (s *shared) recovered(what string) {
 }
 
 // Build makes a set of these backends. Endpoints with their connections, and counters, are adopted from prev, which may be nil,
-// by the backend's name and the endpoint's address; prev goes on as before. Nothing is dialled and nothing runs until Adopt, so
+// by the backend's name, the endpoint's address and the TLS settings; prev goes on as before. Nothing is dialled and nothing runs until Adopt, so
 // a set that is not wanted after all is simply dropped. Only names that were never found are looked up here, for half a
 // second at most.
 func Build(prev *Set, backends []policy.Backend, o Options) (*Set, error) {
@@ -100,7 +103,7 @@ func Build(prev *Set, backends []policy.Backend, o Options) (*Set, error) {
 				return nil, fmt.Errorf("cannot build backend %q: %w", settings.Name, err)
 			}
 		}
-		b := s.build(prev.named(settings.Name), settings)
+		b := s.build(prev.named(settings.Name), settings, o.Certificates.Client(settings.Name))
 		if b.names != nil && (prev == nil || !prev.asks(b.names)) {
 			fresh = append(fresh, b)
 		}
@@ -160,8 +163,11 @@ func newShared(o Options) *shared {
 func (s *shared) wall(at int64) time.Time { return s.began.Add(time.Duration(at - s.beganAt)) }
 
 // build makes a backend that goes on with what prev, which may be nil, has under the same name.
-func (s *Set) build(prev *Backend, settings *policy.Backend) *Backend {
-	b := &Backend{settings: *settings, shared: s.shared}
+func (s *Set) build(prev *Backend, settings *policy.Backend, client *certs.Client) *Backend {
+	if (client != nil) != (settings.TLS != nil) {
+		panic("BUG: the certificates are not those of the backends")
+	}
+	b := &Backend{settings: *settings, client: client, shared: s.shared}
 	if prev != nil {
 		b.stats, b.names, b.lanes = prev.stats, prev.names, prev.lanes
 	} else {

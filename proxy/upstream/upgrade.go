@@ -32,7 +32,7 @@ func (c *Conn) CloseWrite() error {
 func (c *Conn) Abort() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if t, ok := c.nc.(interface{ SetLinger(int) error }); ok {
+	if t, ok := c.socket().(interface{ SetLinger(int) error }); ok {
 		_ = t.SetLinger(0)
 	}
 	c.cancelLocked(Canceled)
