@@ -25,7 +25,10 @@ type Conn struct {
 	net.Conn // addresses and deadlines; Read, Write and Close are ours
 	g        *Guard
 	nc       net.Conn
-	sock     *socket // nil when nc is not a plain socket
+	from     net.Conn   // what is read: nc, or in the end what is under it
+	under    net.Conn   // what is below TLS; nc itself where there is none
+	shaker   handshaker // nil once shaken, and without TLS
+	sock     *socket    // nil when nc is not a plain socket
 	peer     *peerProbe
 	onGone   func()
 	index    int // in Guard.conns, under its mutex
@@ -75,12 +78,15 @@ type connFlags struct {
 	broken     bool // a write failed
 	lingered   bool
 	detached   bool
+	expected   bool // a first message is on its way, though the connection is to close
 }
 
 // NewConn wraps a client connection. For TCP and Unix sockets the wait between messages holds no buffer and reads cost one
-// system call without hand-off; any other net.Conn works through its own Read and Write.
+// system call without hand-off; any other net.Conn works through its own Read and Write. A TLS connection, one with a
+// Handshake, shakes hands in the first Read, within HeaderTimeout: one that fails to is like one that sends no message.
 func (g *Guard) NewConn(nc net.Conn) *Conn {
-	c := &Conn{Conn: nc, g: g, nc: nc}
+	c := &Conn{Conn: nc, g: g, nc: nc, from: nc, under: below(nc)}
+	c.shaker, _ = nc.(handshaker)
 	c.sock = newSocket(c)
 	c.peer = newPeerProbe(nc)
 	c.rateAt = g.now()
@@ -116,7 +122,16 @@ func (c *Conn) Read(p []byte) (int, error) {
 // by phase or by closing, has the connection's state.
 func (c *Conn) next() bool {
 	c.yielded = 0
-	c.enter(phaseIdle)
+	if c.shaker != nil && !c.shake() {
+		c.enter(phaseNone)
+		return false
+	}
+	if c.flags.expected {
+		c.flags.expected = false
+		c.enter(phaseHead)
+	} else {
+		c.enter(phaseIdle)
+	}
 	if c.closing.Load() || !c.reusable() {
 		c.enter(phaseNone)
 		return false
@@ -267,7 +282,7 @@ func (c *Conn) fill(p phase) (int, Cause) {
 		n, cause = c.sock.read(nil, p)
 	case c.blk == nil:
 		if c.g.draining.Load() {
-			return 0, None
+			c.wake(phaseIdle, None) // look, but do not wait
 		}
 		// Wait without a buffer, in a byte of our own.
 		if n, cause = c.readPlain(c.one[:], p); n > 0 {
@@ -279,22 +294,6 @@ func (c *Conn) fill(p phase) (int, Cause) {
 	}
 	c.w += n
 	return n, cause
-}
-
-// readPlain is socket.read for a connection that is no socket.
-func (c *Conn) readPlain(p []byte, in phase) (int, Cause) {
-	var n int
-	var err error
-	if c.park(in) {
-		for n == 0 && err == nil {
-			n, err = c.nc.Read(p)
-		}
-	}
-	if n > 0 {
-		c.unpark(in)
-		return n, None
-	}
-	return 0, c.unparkFailed(in, err)
 }
 
 // park enters the phase of a wait that is about to begin; those of a head and of a linger were entered before. It reports
@@ -402,23 +401,6 @@ func (c *Conn) write(a, b []byte) error {
 		return nil
 	}
 	return cause
-}
-
-// writePlain is socket.write for a connection that is no socket.
-func (c *Conn) writePlain(a, b []byte) Cause {
-	c.writer.enter(phaseSend)
-	_, err := c.nc.Write(a)
-	if err == nil && len(b) > 0 {
-		c.writer.enter(phaseSend)
-		_, err = c.nc.Write(b)
-	}
-	if !c.writer.enter(phaseBusy) {
-		return SendTimeout
-	}
-	if err != nil {
-		return PeerGone
-	}
-	return None
 }
 
 // BeginWait says that the handler now waits for its backend: from here to EndWait the hook of OnGone is called once when the

@@ -33,8 +33,8 @@ func (s *stepped) pass(d time.Duration) {
 	s.Sweep()
 }
 
-// networks are the kinds of connection that behave alike: two sockets, and one that is none.
-var networks = []string{"tcp", "unix", "pipe"}
+// networks are the kinds of connection that behave alike: two sockets, one that is none, and one that has a socket far below.
+var networks = []string{"tcp", "unix", "pipe", "tls"}
 
 // pair is a client's end and the guarded server's end.
 func pair(t testing.TB, g *Guard, network string) (net.Conn, *Conn) {
@@ -42,7 +42,7 @@ func pair(t testing.TB, g *Guard, network string) (net.Conn, *Conn) {
 	client, server := rawPair(t, network)
 	c := g.NewConn(server)
 	t.Cleanup(func() { _ = c.shut() })
-	if (c.sock == nil) != (network == "pipe" || runtime.GOOS != "linux") {
+	if (c.sock == nil) != (network == "pipe" || network == "tls" || runtime.GOOS != "linux") {
 		t.Fatalf("%s: socket is %v", network, c.sock)
 	}
 	return client, c
@@ -54,6 +54,9 @@ func rawPair(t testing.TB, network string) (client, server net.Conn) {
 		client, server = net.Pipe()
 		t.Cleanup(func() { _ = client.Close() })
 		return client, server
+	}
+	if network == "tls" {
+		return tlsPair(t)
 	}
 	address := "127.0.0.1:0"
 	if network == "unix" {

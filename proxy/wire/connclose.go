@@ -1,6 +1,9 @@
 package wire
 
-import "net"
+import (
+	"errors"
+	"net"
+)
 
 // Detach hands over the connection after an upgrade: what the client has sent already, and the connection below. The
 // server above is muted and gets io.EOF from the next Read; Close still closes. buffered is valid until Close.
@@ -17,10 +20,10 @@ func (c *Conn) Detach() (buffered []byte, nc net.Conn) {
 func (c *Conn) Abort() {
 	c.flags.broken = true
 	c.Mute()
-	if t, ok := c.nc.(interface{ SetLinger(int) error }); ok {
+	if t, ok := c.under.(interface{ SetLinger(int) error }); ok {
 		_ = t.SetLinger(0)
 	}
-	_ = c.shut()
+	_ = c.cut()
 }
 
 // mostLingering is how many bytes a lingering connection discards. After these it stops reading: closing would reset a client
@@ -37,10 +40,25 @@ func (c *Conn) Linger() {
 	}
 	f.lingered, f.closeAfter = true, true
 	c.answer()
-	half, ok := c.nc.(interface{ CloseWrite() error })
-	if !ok || half.CloseWrite() != nil {
+	if c.under == c.nc || closeWrite(c.nc) == nil {
+		c.discard()
+	}
+}
+
+func closeWrite(nc net.Conn) error {
+	half, ok := nc.(interface{ CloseWrite() error })
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return half.CloseWrite()
+}
+
+// discard ends the sending side of what is under TLS, and reads from there.
+func (c *Conn) discard() {
+	if closeWrite(c.under) != nil {
 		return
 	}
+	c.from = c.under
 	c.enter(phaseLinger)
 	for n := 0; n < mostLingering || c.sock == nil; { // without a socket only reading tells that the client has left
 		c.r, c.w = 0, 0
@@ -68,7 +86,7 @@ func (c *Conn) Close() error {
 	for {
 		word, p := c.reader.load()
 		switch p &^= phaseWoken; {
-		case p == phaseIdle, p == phaseHead, p == phaseBusy && !c.answered.Load():
+		case p == phaseIdle, p == phaseHead, p == phaseShake, p == phaseBusy && !c.answered.Load():
 			c.closeSoon.Store(true)
 			if p == phaseIdle {
 				c.wakeAt(word, None)
@@ -98,11 +116,16 @@ func (c *Conn) finish() error {
 	return c.shut()
 }
 
-// shut closes the connection below, once.
-func (c *Conn) shut() error {
+// shut closes the connection below, once. Where that is TLS, the client learns that nothing is missing.
+func (c *Conn) shut() error { return c.shutBy(c.nc) }
+
+// cut closes without a word, once: what was under way is no whole, and nobody waits for a client that takes nothing.
+func (c *Conn) cut() error { return c.shutBy(c.under) }
+
+func (c *Conn) shutBy(nc net.Conn) error {
 	if c.closed.Swap(true) {
 		return nil
 	}
 	c.g.unregister(c)
-	return c.nc.Close()
+	return nc.Close()
 }

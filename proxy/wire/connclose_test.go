@@ -59,9 +59,9 @@ func TestLargeBlocksGo(t *testing.T) {
 
 // A request that is in the kernel when the drain begins is served.
 func TestCloseIdleServesWhatArrived(t *testing.T) {
-	for range 300 {
+	for i := range 400 {
 		g := fakeGuard(DefaultSettings())
-		client, c := pair(t, g, "tcp")
+		client, c := pair(t, g, []string{"tcp", "tls"}[i%2])
 		served := background(t, func() { message(t, c) })
 		if _, err := io.WriteString(client, get); err != nil {
 			t.Fatal(err)

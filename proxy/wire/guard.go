@@ -19,6 +19,7 @@ type Guard struct {
 	settings atomic.Pointer[Settings]
 	draining atomic.Bool
 	blocks   sync.Pool // *block
+	records  sync.Pool // *[recordBytes]byte
 	poison   bool      // tests: overwrite a message's bytes once they are no longer valid
 
 	mu    sync.Mutex
@@ -30,6 +31,7 @@ type Guard struct {
 func NewGuard(now func() int64, s Settings) *Guard {
 	g := &Guard{now: now}
 	g.blocks.New = func() any { return &block{buf: make([]byte, blockBytes)} }
+	g.records.New = func() any { return new([recordBytes]byte) }
 	g.Set(s)
 	return g
 }
@@ -84,7 +86,7 @@ func (g *Guard) CloseAll() {
 	conns := append([]*Conn(nil), g.conns...)
 	g.mu.Unlock()
 	for _, c := range conns {
-		_ = c.shut()
+		_ = c.cut()
 	}
 }
 

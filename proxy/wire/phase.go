@@ -16,6 +16,7 @@ const (
 	phaseBody                 // waits for bytes of a body
 	phaseWaiting              // the handler waits for its backend and watches the client
 	phaseLinger               // discards what the client still sends
+	phaseShake                // TLS has not begun yet
 	phaseSend                 // waits for the client to take bytes; of the writer
 	// phaseWoken is added by whoever ends a phase from outside.
 	phaseWoken phase = 0x80
@@ -70,15 +71,17 @@ func (c *Conn) wake(p phase, why Cause) {
 	}
 }
 
-func (c *Conn) wakeAt(word uint64, why Cause) {
+// wakeAt reports whether the reader was still where word says.
+func (c *Conn) wakeAt(word uint64, why Cause) bool {
 	c.wakeMu.Lock()
 	defer c.wakeMu.Unlock()
 	if !c.reader.mark(word) {
-		return
+		return false
 	}
 	c.wakeWith = why
 	c.deadlineSet = true
 	_ = c.nc.SetReadDeadline(longAgo())
+	return true
 }
 
 // longAgo is a deadline that has passed on every clock.
@@ -110,6 +113,10 @@ func (c *Conn) sweepReader(now int64) {
 	case phaseHead:
 		if over(s.HeaderTimeout) {
 			c.wakeAt(word, HeadTimeout)
+		}
+	case phaseShake:
+		if over(s.HeaderTimeout) && c.wakeAt(word, HeadTimeout) {
+			_ = c.nc.SetWriteDeadline(longAgo()) // it may be our own part that is not taken
 		}
 	case phaseBody:
 		if over(s.BodyTimeout) {

@@ -241,14 +241,7 @@ type peerProbe struct {
 
 // newPeerProbe returns nil when there is no socket to ask, not even below TLS.
 func newPeerProbe(nc net.Conn) *peerProbe {
-	for {
-		below, ok := nc.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		nc = below.NetConn()
-	}
-	raw := rawConn(nc)
+	raw := rawConn(below(nc))
 	if raw == nil {
 		return nil
 	}
