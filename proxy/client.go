@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net/netip"
@@ -16,6 +17,7 @@ type clientConn struct {
 	*wire.Conn
 	proxy  *Proxy
 	peer   netip.Addr
+	tls    *tls.Conn // nil: plain HTTP
 	closed atomic.Bool
 
 	// Of the request in progress. Whoever reads from the client owns them: the handler, or the upload until it is done.
@@ -28,6 +30,9 @@ type clientConn struct {
 // newClientConn makes the connection that the server above sees.
 func (p *Proxy) newClientConn(c *wire.Conn, peer netip.Addr) *clientConn {
 	cc := &clientConn{Conn: c, proxy: p, peer: peer}
+	if s, ok := c.NetConn().(*secureConn); ok {
+		cc.tls = s.Conn
+	}
 	c.OnGone(cc.cancelCall)
 	return cc
 }

@@ -101,6 +101,9 @@ func (x *exchange) backendFailed(err error) bool {
 	if errors.As(err, &failed) && failed.Endpoint != "" {
 		x.endpoint = failed.Endpoint
 	}
+	if x.broke.OfTLS() {
+		x.conn.proxy.logTLSFault(x, failed)
+	}
 	return false
 }
 
@@ -133,7 +136,7 @@ func (x *exchange) blameBackend(err error) admit.Reason {
 	}
 	x.broke = failed.Cause
 	switch failed.Cause {
-	case upstream.ConnectRefused:
+	case upstream.ConnectRefused, upstream.TLSCertificate, upstream.TLSProtocol, upstream.TLSAlert:
 		return admit.BackendRefused
 	case upstream.ConnectTimeout:
 		return admit.ConnectTimeout

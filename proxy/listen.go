@@ -14,7 +14,8 @@ import (
 	"weir/policy"
 )
 
-// Listen binds every listener, or none: the first failure closes what was bound and says what to do.
+// Listen binds every listener, or none: the first failure closes what was bound and says what to do. Connections of a listener with
+// TLS are secured by Serve, by what the snapshots say of the listener's name.
 func Listen(settings []policy.ListenerSettings) ([]net.Listener, error) {
 	bound := make([]net.Listener, 0, len(settings))
 	for _, s := range settings {
@@ -34,7 +35,11 @@ func listen(s policy.ListenerSettings) (net.Listener, error) {
 	if s.Network == "unix" {
 		removeStaleSocket(s.Address)
 	}
-	return net.Listen(s.Network, s.Address)
+	ln, err := net.Listen(s.Network, s.Address)
+	if err == nil && s.TLS != nil {
+		ln = &secureListener{ln.(deadlineListener), s.Name}
+	}
+	return ln, err
 }
 
 // removeStaleSocket removes the socket that a killed process left behind. One that answers is in use and stays, so that

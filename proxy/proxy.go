@@ -27,6 +27,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -34,6 +35,7 @@ import (
 
 	"weir/admit"
 	"weir/policy"
+	"weir/proxy/certs"
 	"weir/proxy/upstream"
 	"weir/proxy/wire"
 )
@@ -56,6 +58,7 @@ type Proxy struct {
 	metrics   *metrics
 	panicLog  everySecond
 	acceptLog everySecond
+	tlsLog    everySecond
 
 	dial     func(ctx context.Context, network, address string) (net.Conn, error) // nil: upstream's own; tests connect in memory
 	guard    *wire.Guard
@@ -77,6 +80,7 @@ type Proxy struct {
 type live struct {
 	snapshot  *policy.Snapshot
 	table     *admit.Table
+	tls       *certs.Set
 	backends  *upstream.Set
 	wire      *wire.Settings
 	identity  string                // the one header that tells the backend the tenant
@@ -86,7 +90,7 @@ type live struct {
 // spareWorkers are for connections that are just ending: the listener bounds connections before the server sees them.
 const spareWorkers = 1024
 
-// New makes a proxy and registers its metrics, those of admit and upstream included.
+// New makes a proxy and registers its metrics, those of admit, certs and upstream included.
 func New(o Options) (*Proxy, error) {
 	p := &Proxy{
 		clock: o.Clock, logger: o.Logger, accessLog: o.AccessLog,
@@ -112,7 +116,9 @@ func New(o Options) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot register the proxy's metrics: %w", err)
 	}
-	for _, c := range []prometheus.Collector{admit.NewCollector(p.Table), upstream.NewCollector(p.backends)} {
+	for _, c := range []prometheus.Collector{
+		admit.NewCollector(p.Table), upstream.NewCollector(p.backends), certs.NewCollector(p.certificates),
+	} {
 		if err := o.Registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("cannot register the proxy's metrics: %w", err)
 		}
@@ -143,6 +149,13 @@ func (p *Proxy) backends() *upstream.Set {
 	return nil
 }
 
+func (p *Proxy) certificates() *certs.Set {
+	if l := p.live.Load(); l != nil {
+		return l.tls
+	}
+	return nil
+}
+
 // Apply puts a snapshot in force. An error changes nothing. Requests under way end on what they began with; buckets, gates
 // and connections are adopted by key.
 func (p *Proxy) Apply(s *policy.Snapshot) error {
@@ -153,20 +166,30 @@ func (p *Proxy) Apply(s *policy.Snapshot) error {
 	}
 	prev := p.live.Load()
 	var prevTable *admit.Table
+	var prevCertificates *certs.Set
 	var prevBackends *upstream.Set
 	if prev != nil {
-		prevTable, prevBackends = prev.table, prev.backends
+		prevTable, prevCertificates, prevBackends = prev.table, prev.tls, prev.backends
 	}
 	table, err := admit.Build(prevTable, s, p.clock.Now(), admit.Options{Clock: p.clock.Now})
 	if err != nil {
 		return fmt.Errorf("cannot build the table of snapshot %.12s: %w", s.Hash, err)
 	}
-	backends, err := upstream.Build(prevBackends, s.Backends, upstream.Options{Clock: p.clock.Now, Logger: p.logger, Dialer: p.dial})
+	certificates, err := certs.Build(prevCertificates, s.Sidecar.Listeners, s.Backends, certs.Options{
+		Clock:  time.Now, // certificates follow the wall clock wherever it is set, and also while the machine sleeps
+		Logger: p.logger,
+	})
+	if err != nil {
+		return err
+	}
+	backends, err := upstream.Build(prevBackends, s.Backends, upstream.Options{
+		Clock: p.clock.Now, Logger: p.logger, Dialer: p.dial, Certificates: certificates,
+	})
 	if err != nil {
 		return fmt.Errorf("cannot build the backends of snapshot %.12s: %w", s.Hash, err)
 	}
 	next := &live{
-		snapshot: s, table: table, backends: backends,
+		snapshot: s, table: table, tls: certificates, backends: backends,
 		identity:  admit.CanonicalIdentityHeader(&s.Sidecar),
 		durations: p.metrics.routes(s.Routes),
 	}

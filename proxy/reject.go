@@ -84,6 +84,9 @@ func (p *Proxy) reject(ctx *fasthttp.RequestCtx, x *exchange) {
 		x.head.KeepAlive = false
 	}
 	why := problemOf(x.reason)
+	if x.reason == admit.BackendRefused && x.broke.OfTLS() {
+		why.proxyStatus = x.broke.String()
+	}
 	h := &ctx.Response.Header
 	ctx.Response.SetStatusCode(x.status)
 	h.SetBytesV("X-Request-Id", x.requestID())

@@ -99,13 +99,15 @@ func (t *try) next(p *policy.RetrySettings) again {
 		return never
 	}
 	switch t.cause {
-	case upstream.ConnectRefused, upstream.ConnectTimeout: // of every endpoint, so it is no use without being asked for
+	case upstream.ConnectRefused, upstream.ConnectTimeout, upstream.TLSProtocol: // of every endpoint, so it is no use without being asked for
 		if p.Connect && t.retries < p.Attempts {
 			return retry
 		}
 		return never
 	case upstream.NoEndpoint, upstream.PoolFull, upstream.RequestTimeout, upstream.Canceled:
 		return never // there is nobody else, or nobody who waits
+	case upstream.TLSCertificate, upstream.TLSAlert:
+		return never // it will be the same certificate
 	}
 	if t.replayable && t.replays < maxReplays {
 		return replay
@@ -130,7 +132,7 @@ func (t *try) next(p *policy.RetrySettings) again {
 // pause is how long to wait before trying endpoints again that could not be reached, all of them, just now: 25 ms, twice that
 // each further time, and less than that by chance. Everything else is sent again at once, to another endpoint.
 func (t *try) pause(chance float64) time.Duration {
-	if t.cause != upstream.ConnectRefused {
+	if t.cause != upstream.ConnectRefused && t.cause != upstream.TLSProtocol {
 		return 0
 	}
 	const first, longest = 25 * time.Millisecond, 250 * time.Millisecond

@@ -33,8 +33,11 @@ func TestNextTry(t *testing.T) {
 	f(nought, try{cause: upstream.ConnectRefused, replayable: true, whole: true}, never)
 	f(reset, try{cause: upstream.ConnectRefused, replayable: true, whole: true}, never)
 
-	// There is nobody else, or the time is over, or the client has left.
-	for _, cause := range []upstream.Cause{upstream.PoolFull, upstream.NoEndpoint, upstream.RequestTimeout, upstream.Canceled} {
+	f(none, try{cause: upstream.TLSProtocol, replayable: true, whole: true}, never)
+	f(connect, try{cause: upstream.TLSProtocol, replayable: true, whole: true}, retry)
+
+	// There is nobody else, or the time is over, or the client has left, or it will be the same certificate.
+	for _, cause := range []upstream.Cause{upstream.TLSCertificate, upstream.TLSAlert, upstream.PoolFull, upstream.NoEndpoint, upstream.RequestTimeout, upstream.Canceled} {
 		f(all, try{cause: cause, replayable: true, idempotent: true, whole: true}, never)
 	}
 	// It may have been done, and may go on.

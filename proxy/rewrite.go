@@ -27,7 +27,11 @@ func appendRequestHead(dst []byte, x *exchange) []byte {
 	}
 	dst = appendForwardedFor(dst, x)
 	if _, n := x.head.Get(wire.KindXForwardedProto); n == 0 || !x.trusted {
-		dst = append(dst, "X-Forwarded-Proto: http\r\n"...)
+		dst = append(dst, "X-Forwarded-Proto: http"...)
+		if x.conn.tls != nil {
+			dst = append(dst, 's')
+		}
+		dst = append(dst, "\r\n"...)
 	}
 	if _, n := x.head.Get(wire.KindXForwardedHost); (n == 0 || !x.trusted) && len(x.head.Host) > 0 {
 		dst = append(append(append(dst, "X-Forwarded-Host: "...), x.head.Host...), "\r\n"...)

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"weir/proxy/certs"
 )
 
 // lastAccept is how long the listeners go on accepting at least once the drain has begun: connections that are in the kernel's
@@ -29,18 +31,22 @@ func (p *Proxy) Serve(ctx context.Context, listeners []net.Listener) error {
 	if p.live.Load() == nil {
 		panic("BUG: Serve before Apply")
 	}
+	limited, err := p.limited(listeners)
+	if err != nil {
+		return err
+	}
 	sweeping, stopSweep := context.WithCancel(context.Background())
 	var swept, serving sync.WaitGroup
 	swept.Go(func() { p.guard.Run(sweeping) })
+	swept.Go(func() { certs.Follow(sweeping, p.certificates) })
 	failed := make(chan error, len(listeners))
-	for _, ln := range listeners {
+	for _, ln := range limited {
 		serving.Go(func() {
-			if err := p.server.Serve(p.limited(ln)); err != nil && !errors.Is(err, net.ErrClosed) {
+			if err := p.server.Serve(ln); err != nil && !errors.Is(err, net.ErrClosed) {
 				failed <- fmt.Errorf("cannot accept on %s: %w", addressOf(ln), err)
 			}
 		})
 	}
-	var err error
 	select {
 	case <-ctx.Done():
 	case <-p.drain:
@@ -57,11 +63,27 @@ func (p *Proxy) Serve(ctx context.Context, listeners []net.Listener) error {
 	return err
 }
 
-// limited wraps a listener: connections are bounded, counted and guarded.
-func (p *Proxy) limited(ln net.Listener) net.Listener {
-	return &limitListener{Listener: ln, conns: p.conns, failed: p.acceptFailed, wrap: func(c net.Conn, peer netip.Addr) net.Conn {
-		return p.newClientConn(p.guard.NewConn(c), peer)
-	}}
+// limited wraps the listeners: connections are bounded, counted, guarded, and secured where they are to be. After an error the
+// listeners are closed.
+func (p *Proxy) limited(listeners []net.Listener) ([]net.Listener, error) {
+	limited := make([]net.Listener, 0, len(listeners))
+	for _, ln := range listeners {
+		secure, err := p.secure(ln)
+		if err != nil {
+			for _, ln := range listeners {
+				_ = ln.Close()
+			}
+			return nil, err
+		}
+		wrap := func(c net.Conn, peer netip.Addr) net.Conn {
+			if secure != nil {
+				c = secure(c)
+			}
+			return p.newClientConn(p.guard.NewConn(c), peer)
+		}
+		limited = append(limited, &limitListener{Listener: ln, conns: p.conns, failed: p.acceptFailed, wrap: wrap})
+	}
+	return limited, nil
 }
 
 // acceptFailed counts an accept that failed for want of something that comes back, and tells of one a second.

@@ -250,7 +250,7 @@ func (c *Conn) read(p []byte) (int, error) {
 		}
 	}
 	late := c.unwatchRead()
-	if n == 0 && c.under != nil && c.under.cut { // no clean end, unless there was nothing to end
+	if n == 0 && c.under != nil && c.under.cut && !c.upgraded { // no clean end, unless there was nothing to end
 		if c.answer.final {
 			return 0, c.readFailure(Truncated, io.ErrUnexpectedEOF)
 		}
@@ -267,6 +267,9 @@ func (c *Conn) read(p []byte) (int, error) {
 	return 0, c.readFailure(c.causeOf(err, late), err)
 }
 
+// answered says whether anything of an answer came.
+func (c *Conn) answered() bool { return c.answer != nil && c.answer.begun }
+
 // causeOf names a failed read or write. A deadline that passed is the one that was due, unless somebody canceled. A peer
 // that vanished, ETIMEDOUT, has broken the connection.
 func (c *Conn) causeOf(err error, late Cause) Cause {
@@ -276,8 +279,8 @@ func (c *Conn) causeOf(err error, late Cause) Cause {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return late
 	}
-	if c.under != nil {
-		return tlsCause(err, Reset)
+	if c.under != nil && !c.reused && !c.answered() {
+		return tlsCause(err, Reset) // it is the end of the handshake that went wrong
 	}
 	return Reset
 }

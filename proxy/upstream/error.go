@@ -15,8 +15,8 @@ const (
 	PoolFull       // pool.maxConnections are all in use
 	NoEndpoint     // the backend has no endpoint
 	TLSCertificate // the endpoint's certificate is not that of a backend that is believed
-	TLSProtocol    // the endpoint does not speak TLS as we do; also later
-	TLSAlert       // the endpoint refused TLS with us, as for want of a certificate; also later, for it may tell us only then
+	TLSProtocol    // the endpoint does not speak TLS as we do
+	TLSAlert       // the endpoint refused TLS with us, as for want of a certificate; it may say so only after the request
 
 	// While the answer was awaited or read.
 	Reset           // the connection broke, or closed before the first byte of an answer
@@ -31,6 +31,9 @@ const (
 
 	causeCount
 )
+
+// OfTLS says whether TLS is what went wrong. The names of these are those of RFC 9209 then.
+func (c Cause) OfTLS() bool { return c == TLSCertificate || c == TLSProtocol || c == TLSAlert }
 
 // String returns the snake_case name used in metrics and logs.
 func (c Cause) String() string {
