@@ -32,7 +32,7 @@ type Options struct {
 	Apply func(*policy.Snapshot) error
 	// LastGood is the path of the last-good file. Empty means the one that the Sidecar names, and none if that names none.
 	LastGood string
-	// WatchFiles, if set, is told which other files the documents depend on, as API keys, whenever that changes.
+	// WatchFiles, if set, is told which other files the documents depend on, as API keys and certificates, whenever that changes.
 	// A change of one of them is to be answered with Reload, or with an update of any source.
 	WatchFiles func(paths []string)
 	// FirstReading bounds how long Start waits for the sources; those without an answer by then are treated as unreadable
@@ -245,11 +245,24 @@ func (m *Manager) resolve() resolution {
 		}
 		return m.keys.attach(snapshot, docs)
 	})
-	if paths := slices.Sorted(maps.Keys(m.keys.fresh)); m.o.WatchFiles != nil && !slices.Equal(paths, m.watched) {
+	m.watch(r.snapshot)
+	return r
+}
+
+// watch has the files watched that a snapshot is made of, or lacks: when one comes that Apply had missed, it is tried again.
+func (m *Manager) watch(s *policy.Snapshot) {
+	if m.o.WatchFiles == nil {
+		return
+	}
+	paths := slices.Collect(maps.Keys(m.keys.fresh))
+	if s != nil {
+		paths = append(paths, s.TLSFiles()...)
+	}
+	slices.Sort(paths)
+	if paths = slices.Compact(paths); !slices.Equal(paths, m.watched) {
 		m.watched = paths
 		m.o.WatchFiles(paths)
 	}
-	return r
 }
 
 // selfUnknown reports whether the Sidecar is missing in the first policy and may be among what is broken. To serve with defaults

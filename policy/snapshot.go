@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -23,6 +24,22 @@ type Snapshot struct {
 	Warnings []Problem
 
 	coverage *coverage // nil in a snapshot made by hand
+}
+
+// TLSFiles returns the files that the TLS of listeners and backends is read from, in no particular order.
+func (s *Snapshot) TLSFiles() []string {
+	var files []string
+	for i := range s.Sidecar.Listeners {
+		if t := s.Sidecar.Listeners[i].TLS; t != nil {
+			files = append(files, t.CertFile, t.KeyFile, t.ClientCAFile)
+		}
+	}
+	for i := range s.Backends {
+		if t := s.Backends[i].TLS; t != nil {
+			files = append(files, t.CAFile, t.CertFile, t.KeyFile)
+		}
+	}
+	return slices.DeleteFunc(files, func(path string) bool { return path == "" })
 }
 
 // DocumentInfo names one document of a snapshot.

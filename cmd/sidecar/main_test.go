@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -20,6 +23,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
+
+	"weir/proxy/certs/certtest"
 )
 
 func TestMain(m *testing.M) {
@@ -55,6 +60,10 @@ const patience = 20 * time.Second
 //	service NAME                      start a service that says what it was asked
 //	http [-X METHOD] [-H FIELD] URL   ask once; the answer, head and body, is the stdout
 //	await [-H FIELD] URL PATTERN      ask until the answer matches
+//	certificate FOLDER                make an authority, and a certificate for 127.0.0.1 signed by it: ca.crt, tls.crt, tls.key
+//
+// With -tls FOLDER, http and await believe that authority and show that certificate.
+//
 //	signal NAME                       send a signal to the programs in the background
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -70,6 +79,8 @@ func TestScripts(t *testing.T) {
 			"http":     cmdHTTP,
 			"await":    cmdAwait,
 			"signal":   cmdSignal,
+
+			"certificate": cmdCertificate,
 		},
 	})
 }
@@ -196,11 +207,13 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 
 // parseRequest reads the flags and the URL of http and await.
 func parseRequest(ts *testscript.TestScript, args []string) (req *http.Request, rest []string) {
-	method, header := http.MethodGet, make(http.Header)
+	method, header, folder := http.MethodGet, make(http.Header), ""
 	for len(args) > 2 && strings.HasPrefix(args[0], "-") {
 		switch name, value, ok := strings.Cut(args[1], ":"); {
 		case args[0] == "-X":
 			method = args[1]
+		case args[0] == "-tls":
+			folder = args[1]
 		case args[0] == "-H" && ok:
 			header.Add(name, strings.TrimSpace(value))
 		default:
@@ -214,7 +227,40 @@ func parseRequest(ts *testscript.TestScript, args []string) (req *http.Request, 
 	req, err := http.NewRequest(method, args[0], nil)
 	ts.Check(err)
 	req.Header = header
+	if folder != "" {
+		req = req.WithContext(context.WithValue(req.Context(), identityFolder{}, ts.MkAbs(folder)))
+	}
 	return req, args[1:]
+}
+
+// identityFolder is where a request's -tls is kept.
+type identityFolder struct{}
+
+// identity is what -tls says: whom to believe and what to show.
+func identity(folder string) (*tls.Config, error) {
+	pair, err := tls.LoadX509KeyPair(filepath.Join(folder, "tls.crt"), filepath.Join(folder, "tls.key"))
+	if err != nil {
+		return nil, err
+	}
+	ca, err := os.ReadFile(filepath.Join(folder, "ca.crt"))
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	return &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}}, nil
+}
+
+func cmdCertificate(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: certificate FOLDER")
+	}
+	ca := certtest.New("ca")
+	cert, key := ca.Issue(certtest.Leaf{Names: []string{"127.0.0.1"}})
+	ts.Check(os.MkdirAll(ts.MkAbs(args[0]), 0o755))
+	for name, data := range map[string][]byte{"ca.crt": ca.PEM, "tls.crt": cert, "tls.key": key} {
+		ts.Check(os.WriteFile(filepath.Join(ts.MkAbs(args[0]), name), data, 0o600))
+	}
 }
 
 // ask sends a request on a connection of its own and returns the answer as text, with line feeds alone.
@@ -223,6 +269,12 @@ func ask(req *http.Request) ([]byte, error) {
 	defer cancel()
 	transport := &http.Transport{DisableKeepAlives: true, DisableCompression: true}
 	defer transport.CloseIdleConnections()
+	if folder, ok := ctx.Value(identityFolder{}).(string); ok {
+		var err error
+		if transport.TLSClientConfig, err = identity(folder); err != nil {
+			return nil, err
+		}
+	}
 	resp, err := transport.RoundTrip(req.Clone(ctx))
 	if err != nil {
 		return nil, err

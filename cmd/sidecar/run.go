@@ -51,8 +51,8 @@ func (c *cli) runCommand() *cobra.Command {
 		Use:   "run",
 		Short: "Run the sidecar in front of a service",
 		Long: `Run the sidecar in front of a service until SIGTERM or Ctrl-C, which let requests in flight end
-first. SIGHUP reads the documents and opens the access log again; changed files are also picked up
-without it.
+first. SIGHUP reads documents, API keys and certificates and opens the access log again; changed
+files are also picked up without it.
 
 Without documents, --backend names the service and --limit what each tenant may ask of it; the
 tenant is what X-Tenant-ID says, and requests without one share a bucket. With documents, --listen,

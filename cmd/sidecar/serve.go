@@ -59,7 +59,11 @@ func runSidecar(ctx context.Context, o runOptions, stdout, stderr io.Writer) err
 		}
 		return err
 	}
-	listeners, err := proxy.Listen(p.listenSettings())
+	settings, err := listenSettings(o.listen, p.proxy.Snapshot().Sidecar.Listeners)
+	if err != nil {
+		return err
+	}
+	listeners, err := proxy.Listen(settings)
 	if err != nil {
 		return err
 	}
@@ -161,13 +165,21 @@ func (p *process) apply(s *policy.Snapshot) error {
 	return p.proxy.Apply(s)
 }
 
-// listenSettings are the addresses to serve on: the flag's, or else the documents'.
-func (p *process) listenSettings() []policy.ListenerSettings {
-	if p.options.listen == "" {
-		return p.proxy.Snapshot().Sidecar.Listeners
+// listenSettings are the addresses to serve on: the documents', or the flag's in the place of them. The flag moves a single
+// listener, TLS and all; of several it would have to forget what they are for, which is refused where that is TLS.
+func listenSettings(flag string, listeners []policy.ListenerSettings) ([]policy.ListenerSettings, error) {
+	if flag == "" {
+		return listeners, nil
 	}
-	network, address := policy.SplitAddress(p.options.listen)
-	return []policy.ListenerSettings{{Name: "listen", Network: network, Address: address}}
+	moved := policy.ListenerSettings{Name: "listen"}
+	if len(listeners) == 1 {
+		moved = listeners[0]
+	} else if slices.ContainsFunc(listeners, func(l policy.ListenerSettings) bool { return l.TLS != nil }) {
+		return nil, fmt.Errorf("cannot serve plain HTTP on --listen %s in the place of %d listeners, some of them with TLS; "+
+			"leave the flag out, or write a single listener", flag, len(listeners))
+	}
+	moved.Network, moved.Address = policy.SplitAddress(flag)
+	return []policy.ListenerSettings{moved}, nil
 }
 
 func (p *process) listenAdmin() (net.Listener, error) {
@@ -220,8 +232,9 @@ func (p *process) serve(ctx context.Context, listeners []net.Listener, admin net
 // reloadOn reads everything again at each SIGHUP.
 func (p *process) reloadOn(hangUp <-chan os.Signal) {
 	for range hangUp {
-		p.logger.Info().Msg("SIGHUP: reading documents, keys and opening the access log again")
+		p.logger.Info().Msg("SIGHUP: reading documents, keys and certificates, and opening the access log again")
 		p.manager.Reload()
+		p.proxy.ReloadCertificates()
 		if err := p.access.reopen(); err != nil {
 			p.logger.Error().Err(err).Msg("access log goes on where it was")
 		}
