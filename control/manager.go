@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -247,22 +246,6 @@ func (m *Manager) resolve() resolution {
 	})
 	m.watch(r.snapshot)
 	return r
-}
-
-// watch has the files watched that a snapshot is made of, or lacks: when one comes that Apply had missed, it is tried again.
-func (m *Manager) watch(s *policy.Snapshot) {
-	if m.o.WatchFiles == nil {
-		return
-	}
-	paths := slices.Collect(maps.Keys(m.keys.fresh))
-	if s != nil {
-		paths = append(paths, s.TLSFiles()...)
-	}
-	slices.Sort(paths)
-	if paths = slices.Compact(paths); !slices.Equal(paths, m.watched) {
-		m.watched = paths
-		m.o.WatchFiles(paths)
-	}
 }
 
 // selfUnknown reports whether the Sidecar is missing in the first policy and may be among what is broken. To serve with defaults
