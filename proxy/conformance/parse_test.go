@@ -205,7 +205,9 @@ func leniently(s string) (lines []string) {
 			}
 			n, _ := strconv.ParseUint(hexDigits.FindString(line), 16, 31)
 			if n == 0 {
-				if line, s, more = cutLine(s); !more && line != "" {
+				for line, s, more = cutLine(s); line != "" && more; line, s, more = cutLine(s) {
+				} // trailers
+				if !more {
 					return lines
 				}
 				break
