@@ -34,7 +34,11 @@ func (c *copies) get() copyBuffer { return copyBuffer{from: c, buf: c.small.Get(
 
 func (b *copyBuffer) large() bool { return len(*b.buf) == largeCopy }
 
+// release gives the memory back; that of the zero value is none.
 func (b *copyBuffer) release() {
+	if b.buf == nil {
+		return
+	}
 	if b.large() {
 		b.from.large.Put(b.buf)
 	} else {

@@ -47,6 +47,8 @@ type exchange struct {
 	bytesIn  int64
 	bytesOut int64
 
+	held copyBuffer // where a body was gathered; empty: nowhere
+
 	// Scratch, kept for its memory.
 	out    []byte // a head on its way out
 	text   []byte // short texts: interim heads, header values, problem bodies
@@ -81,6 +83,8 @@ func (x *exchange) forget() {
 		x.out = nil
 	}
 	x.body = nil
+	x.held.release()
+	x.held = copyBuffer{}
 }
 
 // arrive notes when the message came, from whom, and gives it an id.

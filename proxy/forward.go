@@ -10,8 +10,12 @@ import (
 
 // forward sends the request to its backend and passes the answer on. False means that nothing was passed on and x says why.
 func (p *Proxy) forward(x *exchange) bool {
-	body := x.body
 	backend := x.live.backends.Backend(x.match.Backend)
+	call := upstream.Call{Now: x.now, Deadline: x.deadline, Tenant: x.match.Tenant.Name()}
+	if !x.conn.BodyDone() && backend.Crowded(call) && !p.gather(x) {
+		return false
+	}
+	body := x.body
 	x.asked = true
 	x.out = appendRequestHead(x.out[:0], x)
 	if x.head.Body == wire.BodyChunked {
@@ -19,7 +23,6 @@ func (p *Proxy) forward(x *exchange) bool {
 		body = nil
 	}
 	var t try
-	call := upstream.Call{Now: x.now, Deadline: x.deadline, Tenant: x.match.Tenant.Name()}
 	for {
 		answer, reused := (*wire.ResponseHead)(nil), false
 		uc, err := backend.Acquire(call)

@@ -69,6 +69,15 @@ func (b *Backend) Acquire(call Call) (*Conn, error) {
 	}
 }
 
+// Crowded says whether more than half of the connections that the request may have are in use.
+func (b *Backend) Crowded(call Call) bool {
+	q := &b.stats.quota
+	if l := b.lanes.of(call.Tenant, call.Now); l != nil {
+		q = &l.quota
+	}
+	return 2*(q.live.Load()-q.idle.Load()) > int64(b.settings.MaxConnections)
+}
+
 // connect goes once around the endpoints, beginning with first.
 func (b *Backend) connect(members []member, first int, l *lane, call Call) (*Conn, *Error) {
 	var failed *Error
