@@ -1,12 +1,17 @@
 package proxy
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 const (
 	// smallCopy is the buffer that a body begins with, largeCopy the one it gets when it keeps coming: with large pieces a
 	// copy costs less than splicing.
 	smallCopy = 32 << 10
 	largeCopy = 512 << 10
+	// maxLargeCopies is how many large buffers are lent at once. Clients that read slowly keep theirs for long.
+	maxLargeCopies = 64
 	// chunkRoom is left before a piece for its chunk size and line end, and chunkTail after it for its line end and the last chunk.
 	chunkRoom = len("80000\r\n")
 	chunkTail = len("\r\n" + lastChunk)
@@ -15,7 +20,10 @@ const (
 )
 
 // copies lends buffers for copying bodies. Safe for concurrent use; the zero value is not usable.
-type copies struct{ small, large sync.Pool }
+type copies struct {
+	small, large sync.Pool
+	lent         atomic.Int64 // large ones
+}
 
 func (c *copies) init() {
 	c.small.New = func() any { b := make([]byte, smallCopy); return &b }
@@ -41,6 +49,7 @@ func (b *copyBuffer) release() {
 	}
 	if b.large() {
 		b.from.large.Put(b.buf)
+		b.from.lent.Add(-1)
 	} else {
 		b.from.small.Put(b.buf)
 	}
@@ -75,10 +84,15 @@ func (b *copyBuffer) filled(n int) {
 		b.full = 0
 		return
 	}
-	if b.full++; b.full == 2 && !b.large() {
-		b.from.small.Put(b.buf)
-		b.buf = b.from.large.Get().(*[]byte)
+	if b.full++; b.full < 2 || b.large() {
+		return
 	}
+	if b.from.lent.Add(1) > maxLargeCopies {
+		b.from.lent.Add(-1)
+		return
+	}
+	b.from.small.Put(b.buf)
+	b.buf = b.from.large.Get().(*[]byte)
 }
 
 // appendChunkedStart appends the first piece of a chunked body, and its end when that is known already.
