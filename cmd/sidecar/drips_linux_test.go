@@ -144,6 +144,7 @@ func helloOrLong(c net.Conn, r *bufio.Reader) {
 			continue
 		}
 		const size = 1 << 30
+		_ = c.(*net.TCPConn).SetWriteBuffer(64 << 10) // all the machine's memory for TCP would be ours otherwise
 		if _, err := fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", size); err != nil {
 			return
 		}

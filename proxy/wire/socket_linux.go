@@ -37,9 +37,18 @@ func newSocket(c *Conn) *socket {
 	if raw == nil {
 		return nil
 	}
+	_ = raw.Control(boundUnsent) // a Unix socket has no such bound, and needs none
 	s := &socket{c: c, raw: raw}
 	s.readable, s.writable = s.tryRead, s.tryWrite
 	return s
+}
+
+// mostUnsent is how many bytes that the network has not asked for yet the kernel keeps for a client. Without this bound, clients
+// that read slowly make it keep megabytes each, until TCP has no memory left for anybody on the machine.
+const mostUnsent = 256 << 10
+
+func boundUnsent(fd uintptr) {
+	_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, mostUnsent)
 }
 
 func rawConn(nc net.Conn) syscall.RawConn {
