@@ -279,6 +279,7 @@ func TestEjectionsDouble(t *testing.T) {
 		if n := b.stats.ejections.Load(); n != 7 {
 			t.Errorf("%d ejections counted, want 7", n)
 		}
+		synctest.Wait() // the last line is said after the endpoint is back
 		lines, back := w.said("endpoint ejected"), w.said("no longer ejected")
 		if len(lines) != 7 || len(back) != 7 || lines[0]["endpoint"] != "bad:80" || lines[0]["failures"] != 1.0 || lines[1]["ejections"] != 2.0 {
 			t.Errorf("%d and %d lines, the first %v", len(lines), len(back), lines[0])
