@@ -28,7 +28,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(checked{m}, map[string]func(){"sidecar": main})
+	testscript.Main(checked{m}, map[string]func(){"sidecar": main, "drippers": dripUntilKilled})
 }
 
 // checked runs the tests and fails when a goroutine outlives them.
