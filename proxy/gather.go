@@ -4,7 +4,7 @@ import (
 	"errors"
 	"io"
 
-	"weir/admit"
+	"weir/proxy/wire"
 )
 
 // gather waits for a body that is on its way: for its end, or for as much as a buffer holds. A request does that before it takes
@@ -30,9 +30,7 @@ func (p *Proxy) gather(x *exchange) bool {
 			return x.clientFailed(err)
 		}
 		if x.deadline != 0 && p.clock.Now() >= x.deadline {
-			x.refuse(admit.ClientTimeout)
-			x.head.KeepAlive = false
-			return false
+			return x.clientFailed(wire.BodyTimeout)
 		}
 	}
 	x.body = room[:n]
