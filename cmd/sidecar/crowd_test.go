@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Clients that drip their bodies hold half of a backend's connections at most, so that everybody else is served.
@@ -62,10 +63,43 @@ func TestDrippedBodiesLeaveConnectionsToOthers(t *testing.T) {
 		c.gets(200)
 	}
 	good.Close()
+	for _, c := range slow {
+		c.Close()
+	}
 	p.stops()
 	for _, line := range p.stdout.lines() {
 		if line["reason"] != "passed" {
 			t.Errorf("logged %v", line)
 		}
 	}
+}
+
+// How a request ends while its body is waited for, before it has a connection to the backend: by the client, and told so.
+func TestEndsWhileABodyIsGathered(t *testing.T) {
+	s := newService(t, hello)
+	documents := strings.Replace(documentsFor(s.address(), "bounds: {bodyRate: 0}", "timeouts: {body: 700ms, request: 3s}"),
+		"spec: {endpoints", "spec: {pool: {maxConnections: 2}, endpoints", 1)
+	p := launch(t, documents)
+	var holding []func()
+	for range 2 { // these have the connections, as they drip on
+		c := p.dial()
+		c.send("POST / HTTP/1.1\r\nHost: weir\r\nX-Tenant-ID: slow\r\nContent-Length: 1000\r\n\r\n")
+		holding = append(holding, c.drips("x", 20*time.Millisecond))
+	}
+	until(t, "both connections are in use", func() bool { return p.metric("weir_upstream_connections", `state="active"`) == 2 })
+	const begun = "POST / HTTP/1.1\r\nHost: weir\r\nX-Tenant-ID: %s\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n1234\r\n"
+	leaves, stalls, breaks := p.dial(), p.dial(), p.dial()
+	leaves.send(fmt.Sprintf(begun, "leaves"))
+	stalls.send(fmt.Sprintf(begun, "stalls"))
+	breaks.send(fmt.Sprintf(begun, "breaks") + "x\r\n")
+	breaks.gets(400)
+	leaves.Close()
+	p.logged(1, "tenant", "leaves", "reason", "client_gone", "status", "499")
+	stalls.gets(408)
+	p.logged(1, "tenant", "stalls", "reason", "client_timeout", "cause", "body_timeout")
+	p.logged(1, "tenant", "breaks", "reason", "client_body", "cause", "bad_chunk")
+	for _, stop := range holding {
+		stop()
+	}
+	p.stops()
 }
