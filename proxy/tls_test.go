@@ -665,6 +665,35 @@ func TestTLSBodies(t *testing.T) {
 	}
 }
 
+// An upgraded connection passes over TLS as over a socket: bytes, the end of one side while the other goes on, then the other end.
+func TestTLSUpgrade(t *testing.T) {
+	files := newSecured(t)
+	s := files.serve(func(c *peer) {
+		if _, err := c.head(); err != nil {
+			return
+		}
+		c.say(switching, "early")
+		text, err := c.rest() // to the end of what the client sends
+		if text != "frames" || err != nil {
+			t.Errorf("the backend read %q, %v", text, err)
+		}
+		c.say("and late")
+	})
+	c, nc := s.dialTLS(files.client(""))
+	c.say(upgradeTo)
+	if head, err := c.head(); err != nil || !strings.HasPrefix(head, "HTTP/1.1 101 ") {
+		t.Fatalf("no upgrade: %q, %v", head, err)
+	}
+	c.say("frames")
+	if err := nc.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := c.rest(); text != "earlyand late" || err != nil || wasCut(nc) {
+		t.Errorf("the client read %q, %v, cut %v", text, err, wasCut(nc))
+	}
+	until(t, "it has passed", func() bool { return s.requests("reason", "passed") == 1 })
+}
+
 // BenchmarkTLS is BenchmarkProxy with TLS on neither, one or both sides.
 func BenchmarkTLS(b *testing.B) {
 	f := func(name string, listener, backend bool) {
