@@ -147,6 +147,20 @@ func TestBackends(t *testing.T) {
 		Backend{Endpoints: some, Retries: RetrySettings{Reset: true}})
 }
 
+// The name that a backend's certificate must carry is the one written, else the one looked up; an endpoint's host is its own matter.
+func TestServerName(t *testing.T) {
+	f := func(spec, want string) {
+		t.Helper()
+		s := mustCompile(t, set(t, "dir/set.yaml", "\n\t\tSidecar weir {}\n\t\tBackend b "+spec))
+		if got := s.Backends[0].TLS; got == nil || got.ServerName != want {
+			t.Errorf("%s: TLS is %+v, want the name %q", spec, got, want)
+		}
+	}
+	f("{dns: {name: orders.internal., port: 1}, tls: {}}", "orders.internal")
+	f("{dns: {name: orders.internal, port: 1}, tls: {serverName: other.internal}}", "other.internal")
+	f("{endpoints: [{address: 'orders.internal:1'}], tls: {}}", "")
+}
+
 func TestResolvePath(t *testing.T) {
 	f := func(file, path, want string) {
 		t.Helper()
