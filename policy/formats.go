@@ -219,7 +219,7 @@ func portOK(s string, least int) bool {
 func isHost(s string) bool {
 	if strings.Trim(s, "0123456789.") == "" || strings.Contains(s, ":") {
 		_, err := netip.ParseAddr(s)
-		return err == nil
+		return err == nil && isVisible(s) // a zone may hold any bytes
 	}
 	for label := range strings.SplitSeq(s, ".") {
 		if !isHostLabel(label) {

@@ -90,7 +90,7 @@ func TestFormatSuggestions(t *testing.T) {
 }
 
 func FuzzFormats(f *testing.F) {
-	for _, s := range []string{"", "8080", ":80", "[::1]:80", "/a/*", "*.Example.com:80", "{Tenant}.x", "t/{tenant}", "unix://x", "unix:/ ", "/"} {
+	for _, s := range []string{"", "8080", ":80", "[::1]:80", "/a/*", "*.Example.com:80", "{Tenant}.x", "t/{tenant}", "unix://x", "unix:/ ", "::0%\xa4", "/"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -178,6 +178,7 @@ func strictly(s string) (all []*message, rest string, err error) {
 var (
 	digits    = regexp.MustCompile(`\d+`)
 	hexDigits = regexp.MustCompile(`^[0-9a-fA-F]*`)
+	randomID  = regexp.MustCompile(`[0-9a-f]{32}`)
 )
 
 // leniently returns the request lines of the whole requests that the most permissive parser sees: any line end, folded lines, white

@@ -161,8 +161,9 @@ func (r *rig) runManner(t *testing.T, c *requestCase, m manner) *exchangeSeen {
 			fail("the backend does not see %q in %q", want, sent)
 		}
 	}
+	ours := randomID.ReplaceAllString(sent, "") // a request id may hold any three digits
 	for _, bad := range c.NeverSeen {
-		if strings.Contains(sent, latin1(bad)) {
+		if strings.Contains(ours, latin1(bad)) {
 			fail("the backend sees %q in %q", bad, sent)
 		}
 	}
