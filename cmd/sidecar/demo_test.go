@@ -341,7 +341,7 @@ func TestDemoEndsWhenInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var errs bytes.Buffer
-	out := &watched{text: "t=1s tenant=modest-2", found: cancel}
+	out := &watched{text: "s tenant=modest-2", found: cancel}
 	c := newCLI(streams{out: out, err: &errs}, lookupIn(nil))
 	if err := c.runDemo(ctx, demoOptions{}); err != nil {
 		t.Fatal(err)
