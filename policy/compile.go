@@ -94,6 +94,8 @@ func (c *compiler) sort(docs []*Document) {
 			continue
 		}
 		switch d.Kind {
+		case KindPolicyTest:
+			continue // it says what is wanted of the others
 		case KindSidecar:
 			sidecars = append(sidecars, d)
 		case KindBackend:

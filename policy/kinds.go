@@ -13,6 +13,7 @@ const (
 	KindRoute         Kind = "Route"
 	KindTenantPolicy  Kind = "TenantPolicy"
 	KindBreakerPolicy Kind = "BreakerPolicy"
+	KindPolicyTest    Kind = "PolicyTest"
 )
 
 // Metadata identifies a document within its kind.

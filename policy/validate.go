@@ -17,6 +17,8 @@ func (d *decoder) validate() {
 		d.route(s)
 	case *TenantPolicySpec:
 		d.tenantPolicy(s)
+	case *PolicyTestSpec:
+		d.policyTest(s)
 	}
 }
 
