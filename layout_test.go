@@ -50,6 +50,9 @@ var rooms = map[string]room{
 		weir:    []string{"weir/limit", "weir/policy"},
 		outside: []string{metrics},
 	},
+	"weir/admit/policytest": {
+		weir: []string{"weir/admit", "weir/policy"},
+	},
 	"weir/proxy/wire": {
 		outside: []string{unix},
 	},
@@ -76,7 +79,7 @@ var rooms = map[string]room{
 		outside: []string{fsnotify, logs},
 	},
 	"weir/cmd/sidecar": {
-		weir: []string{"weir/admit", "weir/policy", "weir/policy/reference", "weir/proxy", "weir/proxy/upstream", "weir/control",
+		weir: []string{"weir/admit", "weir/admit/policytest", "weir/policy", "weir/policy/reference", "weir/proxy", "weir/proxy/upstream", "weir/control",
 			"weir/control/file", "weir/limit"},
 		outside: []string{cobra, pflag, logs, metrics, memlimit, histograms},
 	},

@@ -15,8 +15,17 @@ type Match struct {
 // Match finds a request's tenant, route and backend. It allocates nothing for a tenant that has a cell; the first request of
 // a tenant that policy covers without naming it makes one.
 func (t *Table) Match(now int64, req *Request) Match {
-	m := Match{Backend: -1, Route: t.noRoute}
-	m.Identity, m.Source = t.identifier.tenant(req)
+	identity, source := t.identifier.tenant(req)
+	return t.match(now, req, identity, source)
+}
+
+// MatchAs is Match for a tenant that is given, whatever the request says: for whoever asks what would become of a request.
+func (t *Table) MatchAs(now int64, req *Request, tenant string) Match {
+	return t.match(now, req, []byte(tenant), -1)
+}
+
+func (t *Table) match(now int64, req *Request, identity []byte, source int) Match {
+	m := Match{Backend: -1, Route: t.noRoute, Identity: identity, Source: source}
 	if i := t.router.match(req); i >= 0 {
 		m.Route = t.routes[i]
 	}

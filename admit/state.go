@@ -46,6 +46,23 @@ func (t *Table) Limits(now int64, m *Match, dst []LimitState) []LimitState {
 	return dst
 }
 
+// Decisions is how often a limit has decided for a tenant label so far.
+type Decisions struct {
+	Policy, Limit           string
+	Allow, Deny, ShadowDeny uint64
+}
+
+// Decisions appends what the limits of a request's tenant have decided so far, those in shadow included, for the label that the
+// tenant counts under.
+func (t *Table) Decisions(m *Match, dst []Decisions) []Decisions {
+	for i := range m.Tenant.plan.limits {
+		l := m.Tenant.plan.limits[i].Limit
+		d := m.Tenant.decisions(&check{limit: l, rule: i})
+		dst = append(dst, Decisions{l.Policy(), l.Name(), d.allow.Load(), d.deny.Load(), d.shadowDeny.Load()})
+	}
+	return dst
+}
+
 // Tenants returns the state of every named tenant, sorted by name.
 func (t *Table) Tenants(now int64) []TenantState {
 	states := make([]TenantState, 0, len(t.named))

@@ -1,0 +1,213 @@
+package policytest
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"weir/admit"
+	"weir/policy"
+)
+
+// begin is the time on a table's clock at which a case begins.
+const begin = int64(time.Hour)
+
+// Result is what became of the requests of a case.
+type Result struct {
+	Requests []Request // in the order in which they arrived
+	// Failures are the expectations that were not met, in the order written.
+	Failures []Failure
+}
+
+// Request is one request of a case.
+type Request struct {
+	At     time.Duration // when it arrived, from the start of the case
+	Tenant string        // as identified or given; empty when there is none
+	Route  string        // empty when none matched
+	Reason admit.Reason
+	Limit  string        // as policy/limit, when one answered
+	Retry  time.Duration // what the client was told to wait; 0: nothing
+
+	said []said
+}
+
+// said is what one limit said of one request.
+type said struct {
+	limit                   string
+	allow, deny, shadowDeny int
+}
+
+// Run runs one case against a snapshot, with full buckets and nothing in flight. The error says that the snapshot cannot be used.
+func Run(s *policy.Snapshot, c *policy.TestCase) (*Result, error) {
+	table, err := admit.Build(nil, s, begin, admit.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the documents: %w", err)
+	}
+	table.Adopt(begin)
+	r := &run{table: table, levels: make([]int64, len(c.Expect)), seen: make([]bool, len(c.Expect))}
+	for i := range c.Requests {
+		r.schedule(&c.Requests[i])
+	}
+	for i := range c.Expect {
+		if at := c.Expect[i].At; at != nil {
+			r.events = append(r.events, event{at: begin + int64(*at), kind: look, index: i})
+		}
+	}
+	slices.SortStableFunc(r.events, func(a, b event) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.kind, b.kind)) })
+	r.play(c)
+	return &Result{Requests: r.requests, Failures: r.check(c)}, nil
+}
+
+// kind orders what happens at one time: places are given back before they are asked for, and levels are looked at last.
+type kind uint8
+
+const (
+	arrive kind = iota
+	look
+)
+
+// event is what happens at a time that is known from the start.
+type event struct {
+	at    int64
+	kind  kind
+	index int // of the request, or of the expectation
+	group *policy.TestRequests
+}
+
+// run is a case under way.
+type run struct {
+	table    *admit.Table
+	events   []event
+	flights  flights
+	requests []Request
+	levels   []int64 // by expectation: tokens at the time that it names
+	seen     []bool  // by expectation: there was such a bucket
+	before   []admit.Decisions
+	after    []admit.Decisions
+}
+
+func (r *run) schedule(g *policy.TestRequests) {
+	for i := range g.Arrivals() {
+		r.events = append(r.events, event{at: begin + int64(g.At) + int64(i)*int64(g.Every), kind: arrive, group: g})
+	}
+}
+
+// play lets everything happen in its order.
+func (r *run) play(c *policy.TestCase) {
+	for i := range r.events {
+		e := &r.events[i]
+		r.land(e.at)
+		switch e.kind {
+		case arrive:
+			r.arrive(e.at, e.group)
+		case look:
+			r.levels[e.index], r.seen[e.index] = r.level(e.at, &c.Expect[e.index])
+		}
+	}
+	for r.flights.Len() > 0 {
+		r.land(r.flights.next())
+	}
+}
+
+// arrive decides on one request.
+func (r *run) arrive(now int64, g *policy.TestRequests) {
+	req := requestOf(g)
+	m := r.match(now, g, req)
+	r.before = r.table.Decisions(&m, r.before[:0])
+	v := r.table.Decide(now, &m)
+	r.after = r.table.Decisions(&m, r.after[:0])
+
+	index := len(r.requests)
+	r.requests = append(r.requests, Request{At: time.Duration(now - begin), Tenant: string(m.Identity), Route: m.Route.Name()})
+	r.note(index)
+	r.decided(now, flight{request: index, match: m, verdict: v, takes: int64(g.Takes)})
+}
+
+func (r *run) match(now int64, g *policy.TestRequests, req *admit.Request) admit.Match {
+	if g.Tenant != "" {
+		return r.table.MatchAs(now, req, g.Tenant)
+	}
+	return r.table.Match(now, req)
+}
+
+// decided notes a verdict, and lets the request fly when it passed.
+func (r *run) decided(now int64, f flight) {
+	q := &r.requests[f.request]
+	q.Reason, q.Retry = f.verdict.Reason, f.verdict.RetryAfter
+	if l := f.verdict.Limit; l != nil {
+		q.Limit = l.Policy() + "/" + l.Name()
+	}
+	if f.verdict.Reason != admit.Passed {
+		r.table.Settle(&f.match, &f.verdict, admit.Outcome{Reason: f.verdict.Reason, Status: f.verdict.Reason.Status()})
+		return
+	}
+	f.lands = now + f.takes
+	r.flights.add(f)
+}
+
+// land ends the requests whose time has come.
+func (r *run) land(now int64) {
+	for r.flights.Len() > 0 && r.flights.next() <= now {
+		f := r.flights.take()
+		r.table.Settle(&f.match, &f.verdict, admit.Outcome{Status: 200})
+	}
+}
+
+// note takes down what the limits said of a request.
+func (r *run) note(request int) {
+	for i := range r.after {
+		a, b := &r.after[i], &r.before[i]
+		s := said{a.Policy + "/" + a.Limit, int(a.Allow - b.Allow), int(a.Deny - b.Deny), int(a.ShadowDeny - b.ShadowDeny)}
+		if s.allow+s.deny+s.shadowDeny > 0 {
+			r.requests[request].said = append(r.requests[request].said, s)
+		}
+	}
+}
+
+// level is how many tokens a limit has for a tenant; false when it does not apply to the tenant.
+func (r *run) level(now int64, e *policy.TestExpectation) (int64, bool) {
+	m := r.table.MatchAs(now, requestOf(&policy.TestRequests{Method: "GET", Path: "/"}), e.Tenant)
+	state, ok := r.table.Tenant(now, m.Tenant.Name())
+	if !ok {
+		return 0, false
+	}
+	for _, l := range state.Limits {
+		if l.Policy+"/"+l.Name == e.Limit {
+			return l.Available, true
+		}
+	}
+	return 0, false
+}
+
+func requestOf(g *policy.TestRequests) *admit.Request {
+	client, _ := netip.ParseAddr(g.Client) // checked when it was decoded; none is no address
+	return &admit.Request{
+		Method: []byte(g.Method), Host: []byte(g.Host), Path: []byte(strings.SplitN(g.Path, "?", 2)[0]),
+		Header: headers(g.Headers), Peer: client.Unmap(), Client: client.Unmap(),
+	}
+}
+
+// headers are the fields of a request by name, each once.
+type headers map[string]string
+
+// Lookup implements admit.Headers.
+func (h headers) Lookup(name string) (value []byte, count int) {
+	for n, v := range h {
+		if strings.EqualFold(n, name) {
+			return bytes.TrimSpace([]byte(v)), 1
+		}
+	}
+	return nil, 0
+}
+
+// Nth implements admit.Headers.
+func (h headers) Nth(name string, i int) []byte {
+	if value, n := h.Lookup(name); i < n {
+		return value
+	}
+	return nil
+}
