@@ -34,6 +34,7 @@ Exit codes: 0 fine, 1 failed at run time, 2 wrong usage, 3 invalid documents.`,
   sidecar run --backend 127.0.0.1:9000 --limit 100/s      limit every tenant of a service
   sidecar run -f policies/                                the same from documents
   sidecar validate policies/                              check documents
+  sidecar test policies/                                  run their unit tests
   sidecar explain TenantPolicy.spec.limits                what a field means`,
 		Version:            readBuild().Version,
 		SilenceErrors:      true,
@@ -50,6 +51,7 @@ Exit codes: 0 fine, 1 failed at run time, 2 wrong usage, 3 invalid documents.`,
 	c.root.AddCommand(
 		c.runCommand(),
 		c.validateCommand(),
+		c.testCommand(),
 		c.fmtCommand(),
 		c.explainCommand(),
 		c.demoCommand(),
