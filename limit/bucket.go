@@ -49,6 +49,21 @@ func (b *Bucket) Take(now, n int64) Decision {
 	}
 }
 
+// Debit takes n tokens at now, there or not, and returns how long to wait until that fits: see [Rate.Debit].
+func (b *Bucket) Debit(now, n int64) time.Duration {
+	for e := b.current.Load(); ; {
+		tat := e.tat.Load()
+		if tat == frozen {
+			e = e.next
+			continue
+		}
+		next, wait := e.rate.Debit(tat, now, n)
+		if e.tat.CompareAndSwap(tat, next) {
+			return wait
+		}
+	}
+}
+
 // Refund gives back n tokens of earlier Takes, also of those before a Set.
 func (b *Bucket) Refund(n int64) {
 	for e := b.current.Load(); ; {

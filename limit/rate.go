@@ -8,7 +8,7 @@ import (
 
 // Legal ranges of [NewRate].
 const (
-	MaxRequests = 1_000_000_000
+	MaxRequests = 1_000_000_000 // in a second; one per nanosecond
 	MinPer      = time.Millisecond
 	MaxPer      = 744 * time.Hour
 )
@@ -48,15 +48,15 @@ type Rate struct {
 	depth    int64 // burst × cost
 }
 
-// NewRate returns the rate of so many requests per duration with so much burst.
+// NewRate returns the rate of so many requests, or bytes, per duration with so much burst.
 //
-// requests 0 blocks everything, and burst is then ignored; otherwise requests is 1 to
-// [MaxRequests], per is [MinPer] to [MaxPer], together at most one request per nanosecond, and
-// burst is at least 1 and at most what refills within 4.5 years.
+// requests 0 blocks everything, and burst is then ignored; otherwise requests is at least 1, per is
+// [MinPer] to [MaxPer], together at most one request per nanosecond, and burst is at least 1 and at
+// most what refills within 4.5 years.
 func NewRate(requests int64, per time.Duration, burst int64) (Rate, error) {
 	switch {
-	case requests < 0 || requests > MaxRequests:
-		return Rate{}, fmt.Errorf("cannot make a rate of %d requests: legal are 0 to %d", requests, MaxRequests)
+	case requests < 0:
+		return Rate{}, fmt.Errorf("cannot make a rate of %d requests: legal are 0 or more", requests)
 	case per < MinPer || per > MaxPer:
 		return Rate{}, fmt.Errorf("cannot make a rate per %v: legal are %v to %v", per, MinPer, MaxPer)
 	case requests > int64(per):
@@ -152,14 +152,19 @@ func (r *Rate) Restate(tat, now int64, from *Rate) int64 {
 	if tat <= clock {
 		return tat
 	}
-	hi, lo := bits.Mul64(uint64(tat-clock), uint64(r.cost))
+	return clock + r.restated(tat-clock, from)
+}
+
+// restated turns a debt under the rate from into one of as many tokens under r, rounded up.
+func (r *Rate) restated(debt int64, from *Rate) int64 {
+	hi, lo := bits.Mul64(uint64(debt), uint64(r.cost))
 	lo, carry := bits.Add64(lo, uint64(from.cost)-1, 0)
 	hi += carry
 	if hi >= uint64(from.cost) {
-		return clock + maxDebt
+		return maxDebt
 	}
-	debt, _ := bits.Div64(hi, lo, uint64(from.cost))
-	return clock + int64(min(debt, uint64(maxDebt)))
+	restated, _ := bits.Div64(hi, lo, uint64(from.cost))
+	return int64(min(restated, uint64(maxDebt)))
 }
 
 // Available returns the whole tokens that could be taken at now.

@@ -55,8 +55,9 @@ func TestNewRate(t *testing.T) {
 	f(MaxRequests, time.Second, 1_000_000_000, 1_000_000_000)
 	f(1, MinPer, 1, 1)
 	f(1, MaxPer, 53, 53)
-	// One a nanosecond is the fastest.
+	// One a nanosecond is the fastest, over whatever time.
 	f(1_000_000, time.Millisecond, 1, 1)
+	f(int64(MaxPer), MaxPer, 1<<40, 1<<40)
 	// Blocked: the burst does not matter, legal or not.
 	f(0, time.Second, 10, 0)
 	f(0, MaxPer, -1, 0)
@@ -74,12 +75,12 @@ func TestNewRateRefuses(t *testing.T) {
 		}
 	}
 	// requests out of range.
-	f(-1, time.Second, 1, "cannot make a rate of -1 requests: legal are 0 to 1000000000")
-	f(MaxRequests+1, time.Second, 1, "cannot make a rate of 1000000001 requests: legal are 0 to 1000000000")
+	f(-1, time.Second, 1, "cannot make a rate of -1 requests: legal are 0 or more")
 	// per out of range, also when blocked.
 	f(1, MinPer-1, 1, "cannot make a rate per 999.999µs: legal are 1ms to 744h0m0s")
 	f(0, MaxPer+1, 1, "cannot make a rate per 744h0m0.000000001s: legal are 1ms to 744h0m0s")
 	// Faster than one a nanosecond.
+	f(MaxRequests+1, time.Second, 1, "cannot make a rate of 1000000001 requests per 1s: legal are at most 1000000000, one per nanosecond")
 	f(1_000_001, time.Millisecond, 1, "cannot make a rate of 1000001 requests per 1ms: legal are at most 1000000, one per nanosecond")
 	// burst out of range.
 	f(1, time.Second, 0, "cannot make a rate of 1 requests per 1s with a burst of 0: legal are 1 to 144115188")
