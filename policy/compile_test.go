@@ -123,6 +123,8 @@ func TestCompileErrors(t *testing.T) {
 	// More than one request a nanosecond.
 	f(`TenantPolicy gold {tenants: {any: true}, limits: [{name: a, requests: 1000001, per: 1ms}]}`+orders,
 		`set.yaml:5:59: spec.limits[0].requests: 1000001 in 1ms is more than one a nanosecond, want at most 1000000`)
+	f(`TenantPolicy gold {tenants: {any: true}, limits: [{name: a, bytes: 1GiB}]}`+orders,
+		`set.yaml:5:56: spec.limits[0].bytes: 1073741824 in 1s is more than one a nanosecond, want at most 1000000000`)
 
 	// A bucket that takes years to refill.
 	f(`TenantPolicy gold {tenants: {any: true}, limits: [{name: a, requests: 1, per: 744h, burst: 48}]}`+orders,

@@ -14,6 +14,7 @@ func (c *compiler) lookForConflicts() {
 	c.checkUnknown()
 	c.checkRoutes()
 	c.checkLimits()
+	c.checkCosts()
 }
 
 // checkAdmin refuses a listener on the address of the admin port. Where both are written, decoding has refused it.

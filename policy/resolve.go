@@ -204,7 +204,10 @@ func resolveRetries(r *Retries) RetrySettings {
 func (c *compiler) resolveRoutes() {
 	for _, d := range c.routes.docs {
 		spec := d.Spec.(*RouteSpec)
-		r := Route{Name: d.Name, Backend: -1, Timeout: time.Duration(spec.Timeout)}
+		r := Route{Name: d.Name, Backend: -1, Timeout: time.Duration(spec.Timeout), Cost: 1}
+		if spec.Cost != nil {
+			r.Cost, r.CostBy = spec.Cost.Request, spec.Cost.Header
+		}
 		for _, m := range spec.Match {
 			r.Match = append(r.Match, RouteMatch{
 				Host:    m.Host,
@@ -230,7 +233,7 @@ func (c *compiler) resolveRoutes() {
 	}
 	if len(c.backends.names) == 1 {
 		name := c.backends.names[0]
-		c.snapshot.Routes = []Route{{Name: name}}
+		c.snapshot.Routes = []Route{{Name: name, Cost: 1}}
 		c.routes.name(name)
 		return
 	}
@@ -285,14 +288,18 @@ const longestRefill = 4 * 365 * 24 * time.Hour
 
 func (c *compiler) resolveLimit(d *Document, path string, l *Limit) LimitRule {
 	r := LimitRule{
-		Policy:   d.Name,
-		Name:     l.Name,
-		Requests: *l.Requests,
-		Per:      time.Duration(l.Per),
-		Bucket:   bucketScope(l.Bucket),
-		Shadow:   l.Mode == "Shadow",
-		Final:    l.Final,
-		Origin:   d.origin(path),
+		Policy: d.Name,
+		Name:   l.Name,
+		Per:    time.Duration(l.Per),
+		Bucket: bucketScope(l.Bucket),
+		Shadow: l.Mode == "Shadow",
+		Final:  l.Final,
+		Origin: d.origin(path),
+	}
+	if l.Bytes != nil {
+		r.Unit, r.Requests = UnitBytes, int64(*l.Bytes)
+	} else {
+		r.Requests = *l.Requests
 	}
 	for i, name := range l.Routes {
 		r.Routes = append(r.Routes, c.lookUp(d, joinIndex(path+".routes", i), &c.routes, name))
@@ -305,10 +312,10 @@ func (c *compiler) resolveLimit(d *Document, path string, l *Limit) LimitRule {
 	}
 	r.Burst = r.Requests
 	if l.Burst != nil {
-		r.Burst = *l.Burst
+		r.Burst = int64(*l.Burst)
 	}
 	if r.Requests > int64(r.Per) {
-		c.report(d, Error, path+".requests", "%d in %s is more than one a nanosecond, want at most %d", r.Requests, r.Per, int64(r.Per))
+		c.report(d, Error, path+"."+r.Unit.String(), "%d in %s is more than one a nanosecond, want at most %d", r.Requests, r.Per, int64(r.Per))
 		return r
 	}
 	if most := mostBurst(r.Requests, r.Per); r.Burst > most {

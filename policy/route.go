@@ -14,8 +14,8 @@ type RouteSpec struct {
 	Fallback *Fallback `yaml:"fallback" weir:"later"`
 	// Timeout bounds the whole request, instead of the Sidecar's timeouts.request. 0 means that one. A WebSocket is bounded to its end.
 	Timeout Duration `yaml:"timeout" weir:"default=0s,min=0s"`
-	// Cost is how many tokens a request spends.
-	Cost *Cost `yaml:"cost" weir:"later"`
+	// Cost is how many tokens a request spends on every limit in requests. Absent means 1.
+	Cost *Cost `yaml:"cost"`
 	// Mirror sends a copy of requests to another backend and ignores the answers.
 	Mirror *Mirror `yaml:"mirror" weir:"later"`
 	// Aggregate asks several backends at once and answers one JSON object keyed by backend.
@@ -56,9 +56,9 @@ type Fallback struct {
 
 // Cost is how many tokens a request spends.
 type Cost struct {
-	// Request is spent by every request.
-	Request int64 `yaml:"request" weir:"default=1,min=0"`
-	// Header of the request names a further cost.
+	// Request is spent by every request. 0 spends nothing, but a blocked tenant stays blocked.
+	Request int64 `yaml:"request" weir:"default=1,min=0,max=1000000000"`
+	// Header of the request holds a number from 0 to 1000000000 that is spent besides. Whoever may send it can only pay more.
 	Header string `yaml:"header" weir:"format=headername"`
 }
 

@@ -19,6 +19,9 @@ type Percent float64
 // Size is a number of bytes, never negative, written plainly or with a binary unit: 512, 512B, 64KiB, 10MiB, 1GiB, 1TiB.
 type Size int64
 
+// Tokens is how much a bucket holds, never negative: a whole number, or a Size where the tokens are bytes.
+type Tokens int64
+
 // CIDR is a network, written as its first address and the length of its prefix: 10.0.0.0/8, 2001:db8::/32.
 type CIDR netip.Prefix
 
@@ -203,6 +206,22 @@ func (s Size) String() string {
 
 // MarshalText is String.
 func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// ParseTokens reads Tokens.
+func ParseTokens(s string) (Tokens, error) {
+	if isDigits(s) {
+		n, err := strconv.ParseInt(s, 10, 64)
+		return Tokens(n), err
+	}
+	n, err := ParseSize(s)
+	return Tokens(n), err
+}
+
+// hasUnit reports whether s is meant as a Size with its unit.
+func hasUnit(s string) bool {
+	digits := strings.TrimRight(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+	return isDecimal(digits) && digits != s && binaryUnit(strings.TrimSpace(s[len(digits):])) != ""
+}
 
 // ParseCIDR reads a CIDR.
 func ParseCIDR(s string) (CIDR, error) {

@@ -129,6 +129,24 @@ func TestParseSizeErrors(t *testing.T) {
 	f("9223372036854775808", `"9223372036854775808" is too large; a size is at most 8388607TiB`)
 }
 
+func TestParseTokens(t *testing.T) {
+	f := func(s string, want Tokens) {
+		t.Helper()
+		if n, err := ParseTokens(s); err != nil || n != want {
+			t.Errorf("%q: got %d, %v, want %d", s, n, err, want)
+		}
+	}
+	f("0", 0)
+	f("2000", 2000)
+	f("1B", 1)
+	f("20MiB", 20<<20)
+	for _, s := range []string{"", "-1", "1.5", "20MB", "MiB", "9223372036854775808"} {
+		if n, err := ParseTokens(s); err == nil {
+			t.Errorf("%q: got %d, want an error", s, n)
+		}
+	}
+}
+
 func TestParseCIDR(t *testing.T) {
 	f := func(s string) {
 		t.Helper()

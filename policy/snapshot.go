@@ -192,6 +192,8 @@ type Route struct {
 	Backend int          // index into Snapshot.Backends; -1 when Split is used
 	Split   []Split      // empty unless the route splits
 	Timeout time.Duration
+	Cost    int64  // tokens that every request spends
+	CostBy  string // the request's header that adds to Cost; empty: none
 }
 
 // Split is one part of a split.
@@ -244,11 +246,24 @@ func (b BucketScope) String() string {
 	return [...]string{BucketTenant: "Tenant", BucketTenantAndRoute: "TenantAndRoute", BucketShared: "Shared"}[b]
 }
 
+// Unit is what the tokens of a limit are.
+type Unit uint8
+
+// The units. Limits in requests refuse, limits in bytes slow bodies down.
+const (
+	UnitRequests Unit = iota
+	UnitBytes
+)
+
+// String is the field of documents that sets a limit of this unit.
+func (u Unit) String() string { return [...]string{UnitRequests: "requests", UnitBytes: "bytes"}[u] }
+
 // LimitRule is one Limit, resolved. Rules are compared by (Policy, Name).
 type LimitRule struct {
 	Policy   string // name of its TenantPolicy
 	Name     string
-	Requests int64 // 0 blocks
+	Unit     Unit
+	Requests int64 // or bytes, by Unit, in each Per; 0 requests block, and bytes are at least 1
 	Per      time.Duration
 	Burst    int64 // at least 1 unless Requests is 0
 	Bucket   BucketScope

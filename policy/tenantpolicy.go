@@ -40,12 +40,12 @@ type Limit struct {
 	Name string `yaml:"name" weir:"required,format=dnslabel"`
 	// Requests per `per`. 0 blocks the tenant. Exactly one of requests and bytes is set.
 	Requests *int64 `yaml:"requests" weir:"min=0,max=1000000000"`
-	// Bytes of bodies, both directions, per `per`.
-	Bytes *Size `yaml:"bytes" weir:"later"`
-	// Per is the time in which an empty bucket refills by `requests`.
+	// Bytes of bodies, both directions together, per `per`: bodies are slowed down, and nothing is refused. At most one per nanosecond.
+	Bytes *Size `yaml:"bytes"`
+	// Per is the time in which an empty bucket refills by `requests` or `bytes`.
 	Per Duration `yaml:"per" weir:"default=1s,min=1ms,max=744h"`
-	// Burst is how many tokens the bucket holds. Absent means the same number as requests.
-	Burst *int64 `yaml:"burst" weir:"min=1,max=1000000000"`
+	// Burst is how many tokens the bucket holds: a whole number, or for a limit in bytes a size. Absent means as many as requests or bytes.
+	Burst *Tokens `yaml:"burst" weir:"min=1"`
 	// Scope is this process alone, or all sidecars of the service together.
 	Scope string `yaml:"scope" weir:"enum=Sidecar|Fleet,default=Sidecar,later=Fleet"`
 	// Bucket says who shares it: one for each tenant, one for each tenant and route, or one for all tenants of this policy.

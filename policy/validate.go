@@ -260,9 +260,7 @@ func (d *decoder) tenantPolicy(s *TenantPolicySpec) {
 		l, at := &s.Limits[i], joinIndex("spec.limits", i)
 		d.unique(names, l.Name, at+".name")
 		d.exactlyOne(at, "requests", "bytes")
-		if l.Requests != nil && *l.Requests == 0 && l.Burst != nil {
-			d.fail(at+".burst", "means nothing when requests is 0, which blocks the tenant")
-		}
+		d.limitUnits(l, at)
 		routes := firsts{}
 		for j, r := range l.Routes {
 			d.unique(routes, r, joinIndex(at+".routes", j))
@@ -272,4 +270,28 @@ func (d *decoder) tenantPolicy(s *TenantPolicySpec) {
 	for i, name := range s.Services {
 		d.unique(services, name, joinIndex("spec.services", i))
 	}
+}
+
+// limitUnits checks that a limit's numbers are of the unit that it limits, and that bytes are some.
+func (d *decoder) limitUnits(l *Limit, at string) {
+	if n, err := ParseSize(d.text(at + ".bytes")); n == 0 && err == nil {
+		d.fail(at+".bytes", "0 would stop every body in the middle; want at least 1, or requests: 0 to block the tenant")
+	}
+	if l.Requests == nil || l.Burst == nil {
+		return
+	}
+	switch burst := d.text(at + ".burst"); {
+	case *l.Requests == 0:
+		d.fail(at+".burst", "means nothing when requests is 0, which blocks the tenant")
+	case hasUnit(burst):
+		d.fail(at+".burst", "%s is a size, but the limit is in requests; want a whole number", quote(burst))
+	}
+}
+
+// text is the scalar at path as it is written, or "" where there is none.
+func (d *decoder) text(path string) string {
+	if n := d.doc.tree.value(path); n != nil {
+		return n.text
+	}
+	return ""
 }

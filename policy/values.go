@@ -18,6 +18,14 @@ func (d *decoder) scalar(n *node, v reflect.Value, f *Field, path string) {
 		return
 	}
 	switch v.Interface().(type) {
+	case Tokens:
+		if n.scalar == stringScalar && hasUnit(n.text) {
+			if d.refused(n, path, setText(v, n.text)) {
+				return
+			}
+		} else if !d.plain(n, v, f, words, path) {
+			return
+		}
 	case Duration, Percent, Size, CIDR:
 		if n.scalar == boolScalar || n.scalar == nullScalar {
 			d.report(n, path, "want %s, got %s", words, describe(n))
@@ -154,6 +162,8 @@ func setText(v reflect.Value, text string) (err error) {
 		*p, err = ParsePercent(text)
 	case *Size:
 		*p, err = ParseSize(text)
+	case *Tokens:
+		*p, err = ParseTokens(text)
 	case *CIDR:
 		*p, err = ParseCIDR(text)
 	case *string:
@@ -194,6 +204,8 @@ func wanted(v reflect.Value) string {
 		return "a percentage, as in 35%"
 	case Size:
 		return "a size, as in 64KiB"
+	case Tokens:
+		return "a whole number, or for bytes a size, as in 64KiB"
 	case CIDR:
 		return "a network, as in 10.0.0.0/8"
 	case bool:

@@ -66,6 +66,8 @@ func typeWords(t reflect.Type) string {
 		return "percentage"
 	case reflect.TypeFor[policy.Size]():
 		return "size"
+	case reflect.TypeFor[policy.Tokens]():
+		return "whole number or size"
 	case reflect.TypeFor[policy.CIDR]():
 		return "network"
 	}

@@ -157,11 +157,12 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%s: got %v\n%s\nwant\n%s", path, err, got, want)
 		}
 	}
-	burst := `TenantPolicy.limits[].burst  <whole number>
+	burst := `TenantPolicy.limits[].burst  <whole number or size>
 
-  Burst is how many tokens the bucket holds. Absent means the same number as requests.
+  Burst is how many tokens the bucket holds: a whole number, or for a limit in bytes a size. Absent
+  means as many as requests or bytes.
 
-  1 to 1000000000
+  at least 1
 `
 	f("TenantPolicy.limits.burst", burst)
 	f("tenantpolicy.limits.burst", burst)

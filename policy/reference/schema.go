@@ -163,8 +163,10 @@ func (s *schemas) value(t reflect.Type, f policy.Field) *schema {
 		}
 	case reflect.TypeFor[policy.Size]():
 		return &schema{
-			Type: types{"string", "integer"}, Pattern: `^[0-9]+(B|KiB|MiB|GiB|TiB)?$`, Minimum: json.RawMessage("0"), Default: text(f.Default),
+			Type: types{"string", "integer"}, Pattern: sizePattern, Minimum: json.RawMessage("0"), Default: text(f.Default),
 		}
+	case reflect.TypeFor[policy.Tokens]():
+		return &schema{Type: types{"integer", "string"}, Pattern: sizePattern, Minimum: json.RawMessage(f.Min)}
 	case reflect.TypeFor[policy.Percent]():
 		return &schema{Type: types{"string"}, Pattern: `^[0-9]+(\.[0-9]+)?%$`, Default: text(f.Default)}
 	case reflect.TypeFor[policy.CIDR]():
@@ -194,6 +196,9 @@ func (s *schemas) value(t reflect.Type, f policy.Field) *schema {
 		Type: types{"integer"}, Minimum: json.RawMessage(f.Min), Maximum: json.RawMessage(f.Max), Default: json.RawMessage(f.Default),
 	}
 }
+
+// sizePattern is what a size with or without a unit looks like.
+const sizePattern = `^[0-9]+(B|KiB|MiB|GiB|TiB)?$`
 
 // text is a string in JSON, or nothing when it is empty.
 func text(s string) json.RawMessage {

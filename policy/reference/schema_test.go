@@ -36,6 +36,8 @@ func TestSchema(t *testing.T) {
 	f(true, "Backend", `{"endpoints": [{"address": "a:1"}], "tls": {"serverName": "a.example.com"}}`)
 	f(true, "Route", `{"backend": "b", "match": [{"path": "/a/*", "headers": {"X-Beta": "1"}}]}`)
 	f(true, "TenantPolicy", `{"tenants": {"match": "eu-*"}, "limits": [{"name": "a", "requests": 0}]}`)
+	f(true, "TenantPolicy", `{"tenants": {"any": true}, "limits": [{"name": "a", "bytes": "10MiB", "burst": "20MiB"}, {"name": "b", "bytes": 5, "burst": 7}]}`)
+	f(true, "Route", `{"backend": "b", "cost": {"request": 0, "header": "X-Cost"}}`)
 	// A kind and a field that do not exist.
 	f(false, "Nonsense", `{}`)
 	f(false, "Sidecar", `{"listener": []}`)
@@ -58,6 +60,9 @@ func TestSchema(t *testing.T) {
 	f(false, "Sidecar", `{"timeouts": {"idle": "60"}}`)
 	f(false, "Sidecar", `{"timeouts": {"idle": 60}}`)
 	f(false, "Sidecar", `{"bounds": {"uriBytes": "8KB"}}`)
+	f(false, "TenantPolicy", `{"tenants": {"any": true}, "limits": [{"name": "a", "bytes": 1, "burst": 0}]}`)
+	f(false, "TenantPolicy", `{"tenants": {"any": true}, "limits": [{"name": "a", "bytes": 1, "burst": "20MB"}]}`)
+	f(false, "TenantPolicy", `{"tenants": {"any": true}, "limits": [{"name": "a", "bytes": 1, "burst": true}]}`)
 	f(false, "Sidecar", `{"trustedProxies": ["10.0.0.1"]}`)
 	f(false, "Route", `{"backend": "b", "match": [{"headers": {"X Beta": "1"}}]}`)
 	// What belongs to a later version.
