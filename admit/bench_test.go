@@ -135,7 +135,7 @@ func BenchmarkDecide(b *testing.B) {
 				m.Tenant.seat.gate.Leave()
 				if whole {
 					v.entered = false
-					r.table.Settle(m, &v, Outcome{Passed, 200})
+					r.table.Settle(m, &v, Outcome{Reason: Passed, Status: 200})
 				}
 			}
 		})

@@ -1,18 +1,23 @@
 package admit
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"weir/policy"
+)
 
 // collector reads the counters of the live table when it is scraped. The requests themselves never touch a metric.
 type collector struct {
-	table                                  func() *Table
-	requests, decisions, available, flight *prometheus.Desc
+	table                                         func() *Table
+	requests, decisions, bytes, available, flight *prometheus.Desc
 }
 
 // NewCollector returns a collector of the cells of the live table, which may be nil. Series of tenants, limits and routes that the
 // table does not have any more are gone with it.
 //
 //	weir_requests_total{tenant,route,code,reason}                every request; code is the class, as in 2xx
-//	weir_limit_decisions_total{tenant,policy,limit,decision}     allow, deny and shadow_deny
+//	weir_limit_decisions_total{tenant,policy,limit,decision}     allow, deny and shadow_deny; of limits in bytes delay and shadow_delay
+//	weir_limit_bytes_total{tenant,policy,limit}                  of bodies that passed limits in bytes
 //	weir_limit_available{tenant,limit}                           of named tenants only
 //	weir_inflight{tenant}
 //
@@ -24,9 +29,11 @@ func NewCollector(table func() *Table) prometheus.Collector {
 		requests: prometheus.NewDesc("weir_requests_total",
 			"Requests that have ended, by tenant, route, class of the status and reason.", []string{"tenant", "route", "code", "reason"}, nil),
 		decisions: prometheus.NewDesc("weir_limit_decisions_total",
-			"What each limit said of requests; shadow_deny is what it would have denied in mode Shadow.", []string{"tenant", "policy", "limit", "decision"}, nil),
+			"What each limit said of requests; shadow_deny and shadow_delay are what it would have denied and delayed in mode Shadow.", []string{"tenant", "policy", "limit", "decision"}, nil),
+		bytes: prometheus.NewDesc("weir_limit_bytes_total",
+			"Bytes of bodies, in both directions, that passed a limit in bytes.", []string{"tenant", "policy", "limit"}, nil),
 		available: prometheus.NewDesc("weir_limit_available",
-			"Whole tokens left in a tenant's bucket, of several for routes in the emptiest.", []string{"tenant", "limit"}, nil),
+			"Whole tokens, requests or bytes, left in a tenant's bucket, of several for routes in the emptiest.", []string{"tenant", "limit"}, nil),
 		flight: prometheus.NewDesc("weir_inflight",
 			"Requests of a tenant that were let through and have not ended.", []string{"tenant"}, nil),
 	}
@@ -36,6 +43,7 @@ func NewCollector(table func() *Table) prometheus.Collector {
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.requests
 	ch <- c.decisions
+	ch <- c.bytes
 	ch <- c.available
 	ch <- c.flight
 }
@@ -103,8 +111,16 @@ func (c *collector) collectDecisions(ch chan<- prometheus.Metric, tenant string,
 		}
 	}
 	emit("allow", d.allow.Load(), true)
-	emit("deny", d.deny.Load(), !l.rule.Shadow)
-	emit("shadow_deny", d.shadowDeny.Load(), l.rule.Shadow)
+	if l.rule.Unit == policy.UnitRequests {
+		emit("deny", d.deny.Load(), !l.rule.Shadow)
+		emit("shadow_deny", d.shadowDeny.Load(), l.rule.Shadow)
+		return
+	}
+	emit("delay", d.delay.Load(), !l.rule.Shadow)
+	emit("shadow_delay", d.shadowDelay.Load(), l.rule.Shadow)
+	if n := d.bytes.Load(); n > 0 || tenant != otherLabel {
+		counter(ch, c.bytes, n, tenant, l.rule.Policy, l.rule.Name)
+	}
 }
 
 func (c *collector) collectAvailable(ch chan<- prometheus.Metric, t *Table) {

@@ -30,7 +30,7 @@ func TestCollect(t *testing.T) {
 	r.try("initech", "/shop")
 	r.try("", "/shop")
 	nobody := r.table.Nobody(ClientGone)
-	r.table.Settle(&nobody, &Verdict{}, Outcome{ClientGone, 0})
+	r.table.Settle(&nobody, &Verdict{}, Outcome{Reason: ClientGone, Status: 0})
 	r.open("acme", "/shop")
 	r.open("umbrella", "/shop")
 	r.wantMetrics(`
@@ -43,7 +43,7 @@ weir_requests_total{code="2xx",reason="passed",route="shop",tenant="__other__"} 
 weir_requests_total{code="4xx",reason="limited",route="shop",tenant="__other__"} 1
 weir_requests_total{code="4xx",reason="no_identity",route="shop",tenant="__none__"} 1
 weir_requests_total{code="__none__",reason="client_gone",route="__none__",tenant="__none__"} 1
-# HELP weir_limit_decisions_total What each limit said of requests; shadow_deny is what it would have denied in mode Shadow.
+# HELP weir_limit_decisions_total What each limit said of requests; shadow_deny and shadow_delay are what it would have denied and delayed in mode Shadow.
 # TYPE weir_limit_decisions_total counter
 weir_limit_decisions_total{decision="allow",limit="steady",policy="gold",tenant="acme"} 1
 weir_limit_decisions_total{decision="deny",limit="steady",policy="gold",tenant="acme"} 0
@@ -53,7 +53,7 @@ weir_limit_decisions_total{decision="allow",limit="small",policy="all",tenant="a
 weir_limit_decisions_total{decision="deny",limit="small",policy="all",tenant="acme"} 3
 weir_limit_decisions_total{decision="allow",limit="small",policy="all",tenant="__other__"} 3
 weir_limit_decisions_total{decision="deny",limit="small",policy="all",tenant="__other__"} 1
-# HELP weir_limit_available Whole tokens left in a tenant's bucket, of several for routes in the emptiest.
+# HELP weir_limit_available Whole tokens, requests or bytes, left in a tenant's bucket, of several for routes in the emptiest.
 # TYPE weir_limit_available gauge
 weir_limit_available{limit="steady",tenant="acme"} 1
 weir_limit_available{limit="dark",tenant="acme"} 0
@@ -63,6 +63,36 @@ weir_limit_available{limit="small",tenant="acme"} 0
 weir_inflight{tenant="acme"} 0
 weir_inflight{tenant="__other__"} 1
 `)
+}
+
+// Limits in bytes have words of their own, and count what passed them.
+func TestCollectBytes(t *testing.T) {
+	r := newRig(t, `
+		TenantPolicy gold {tenants: {names: [acme]}, limits: [{name: traffic, bytes: 1KiB}, {name: dark, bytes: 100, mode: Shadow}, {name: still, bytes: 1GiB, per: 1h}]}
+		TenantPolicy all {tenants: {any: true}, limits: [{name: small, bytes: 1KiB}]}`)
+	r.transfer("acme", "/", 1024, 1024)
+	r.transfer("acme", "/")
+	r.transfer("globex", "/", 10)
+	r.wantMetrics(`
+# HELP weir_limit_bytes_total Bytes of bodies, in both directions, that passed a limit in bytes.
+# TYPE weir_limit_bytes_total counter
+weir_limit_bytes_total{limit="traffic",policy="gold",tenant="acme"} 2048
+weir_limit_bytes_total{limit="dark",policy="gold",tenant="acme"} 2048
+weir_limit_bytes_total{limit="still",policy="gold",tenant="acme"} 2048
+weir_limit_bytes_total{limit="small",policy="all",tenant="acme"} 2048
+weir_limit_bytes_total{limit="small",policy="all",tenant="__other__"} 10
+# HELP weir_limit_decisions_total What each limit said of requests; shadow_deny and shadow_delay are what it would have denied and delayed in mode Shadow.
+# TYPE weir_limit_decisions_total counter
+weir_limit_decisions_total{decision="allow",limit="traffic",policy="gold",tenant="acme"} 1
+weir_limit_decisions_total{decision="delay",limit="traffic",policy="gold",tenant="acme"} 1
+weir_limit_decisions_total{decision="allow",limit="dark",policy="gold",tenant="acme"} 1
+weir_limit_decisions_total{decision="shadow_delay",limit="dark",policy="gold",tenant="acme"} 1
+weir_limit_decisions_total{decision="allow",limit="still",policy="gold",tenant="acme"} 2
+weir_limit_decisions_total{decision="delay",limit="still",policy="gold",tenant="acme"} 0
+weir_limit_decisions_total{decision="allow",limit="small",policy="all",tenant="acme"} 2
+weir_limit_decisions_total{decision="delay",limit="small",policy="all",tenant="acme"} 0
+weir_limit_decisions_total{decision="allow",limit="small",policy="all",tenant="__other__"} 1
+`, "weir_limit_bytes_total", "weir_limit_decisions_total")
 }
 
 // Counters go on across changes; what is gone from policy is gone from the metrics.
@@ -113,7 +143,7 @@ func TestCollectOthers(t *testing.T) {
 	r.passes("globex", 2)
 	r.passes("acme", 1)
 	r.wantMetrics(`
-# HELP weir_limit_decisions_total What each limit said of requests; shadow_deny is what it would have denied in mode Shadow.
+# HELP weir_limit_decisions_total What each limit said of requests; shadow_deny and shadow_delay are what it would have denied and delayed in mode Shadow.
 # TYPE weir_limit_decisions_total counter
 weir_limit_decisions_total{decision="allow",limit="small",policy="all",tenant="__other__"} 4
 weir_limit_decisions_total{decision="deny",limit="small",policy="all",tenant="__other__"} 1

@@ -12,11 +12,8 @@ type Verdict struct {
 	settled bool
 }
 
-// requestCost is what every request spends.
-const requestCost = 1
-
-// Decide says whether a request may pass, and spends for it: first the tenant's gate, then every enforced limit that applies,
-// the tenant's own in the order of its plan and then those it shares. It is all or nothing: when one denies, what was
+// Decide says whether a request may pass, and spends its cost: first the tenant's gate, then every enforced limit in requests that
+// applies, the tenant's own in the order of its plan and then those it shares. It is all or nothing: when one denies, what was
 // spent before is refunded and the gate left. The limits after it are still asked, without spending, and the strictest
 // answer wins. A request that passes is then shown to the limits in shadow, which spend for themselves, count what they
 // would deny, and deny nothing.
@@ -29,13 +26,13 @@ func (t *Table) Decide(now int64, m *Match) Verdict {
 	}
 	tn := m.Tenant
 	list := tn.plan.on(m.Route.index)
-	if v := tn.spend(list.enforced, now, requestCost); v.Reason != Passed {
+	if v := tn.spend(list.enforced, now, m.Cost); v.Reason != Passed {
 		tn.seat.gate.Leave()
 		return v
 	}
 	for i := range list.shadow {
 		c := &list.shadow[i]
-		if tn.buckets[c.slot].Take(now, requestCost).OK {
+		if tn.buckets[c.slot].Take(now, m.Cost).OK {
 			tn.decisions(c).allow.Add(1)
 		} else {
 			tn.decisions(c).shadowDeny.Add(1)

@@ -66,6 +66,99 @@ func TestDecideAbuserLeavesSharedLimit(t *testing.T) {
 	f(`{name: own, requests: 5, per: 1h}, {name: ceiling, requests: 20, per: 1h, bucket: Shared}`)
 }
 
+// The same with requests that cost more than one token each, by the route or by the header: a refusal gives back all of it.
+func TestDecideAbuserLeavesSharedLimitWhateverTheCost(t *testing.T) {
+	f := func(cost, header, limits string) {
+		t.Helper()
+		r := newRig(t, `
+			Route r {backend: main, cost: `+cost+`}
+			TenantPolicy p {tenants: {any: true}, limits: [`+limits+`]}`)
+		passes := func(tenant string, n, want int) {
+			t.Helper()
+			passed := 0
+			for range n {
+				if v := r.spend(tenant, header); v.Reason == Passed {
+					passed++
+				}
+			}
+			if passed != want {
+				t.Errorf("cost %s, header %q: %d of %d requests of %s passed, want %d", cost, header, passed, n, tenant, want)
+			}
+		}
+		passes("abuser", 1000, 3) // of 7 tokens each, where there are 25
+		r.wantAvailable("abuser", "own", 4)
+		r.wantAvailable("abuser", "ceiling", 60-21)
+		for i, victim := range []string{"a", "b"} {
+			passes("abuser", 100, 0)
+			passes(victim, 2, 2)
+			r.wantAvailable("abuser", "ceiling", int64(60-21-14*(i+1)))
+		}
+		passes("c", 2, 1)
+		// Whom the ceiling stops, it costs nothing of his own.
+		r.wantAvailable("c", "own", 25-7)
+		r.wantAvailable("c", "ceiling", 4)
+	}
+
+	own, ceiling := `{name: own, requests: 25, per: 1h}`, `{name: ceiling, requests: 60, per: 1h, bucket: Shared}`
+	f("{request: 7}", "", own+", "+ceiling)
+	f("{request: 7}", "", ceiling+", "+own)
+	f("{request: 2, header: X-Cost}", "5", ceiling+", "+own)
+	f("{request: 0, header: X-Cost}", "7", own+", "+ceiling)
+}
+
+// Several windows of one tenant on one route hold each on its own, and bytes beside them: whatever mix of requests comes, none
+// of them lets through more than burst + rate × time, and while no other refuses each lets through all that.
+func TestDecideSeveralWindows(t *testing.T) {
+	r := newRig(t, `
+		Route r {match: [{path: /pay}], backend: main}
+		TenantPolicy p {tenants: {names: [acme]}, limits: [{name: short, requests: 10, per: 1s}, {name: long, requests: 250, per: 1m}, {name: traffic, bytes: 1000, per: 1s, burst: 5000, routes: [r]}]}`)
+	passedIn := make(map[int]int) // by second
+	passed, minute := 0, 0
+	for tick := range 10 * 180 { // a request every 100 ms for three minutes, and a burst of 30 every ten seconds
+		n := 1
+		if tick%100 == 0 {
+			n = 30
+		}
+		for range n {
+			switch v := r.try("acme", "/pay"); v.Reason {
+			case Passed:
+				passedIn[tick/10]++
+				passed++
+			case Limited:
+				if r.available("acme", v.Limit.Name()) != 0 {
+					t.Fatalf("%s refused with tokens left", v.Limit.Name())
+				}
+			default:
+				t.Fatalf("unexpected verdict: %v", v.Reason)
+			}
+		}
+		if tick == 600 {
+			minute = passed
+		}
+		r.wait(100 * time.Millisecond)
+	}
+	for second, n := range passedIn {
+		if n > 20 { // the burst, and what refills in a second
+			t.Errorf("%d passed in second %d", n, second)
+		}
+	}
+	if minute > 500 || minute < 490 {
+		t.Errorf("%d passed in the first minute, want the burst of 250 and as many again", minute)
+	}
+	if want := 250 + 3*250; passed > want || passed < want-15 {
+		t.Errorf("%d passed in three minutes, want %d", passed, want)
+	}
+	// Bytes go on by themselves all the while: nothing of them was spent.
+	r.wantAvailable("acme", "traffic", 5000)
+	r.wait(time.Minute)
+	if waited := r.transfer("acme", "/pay", 5000); waited != 0 {
+		t.Errorf("the burst in bytes waited %v", waited)
+	}
+	if waited := r.transfer("acme", "/pay", 3000); waited != 3*time.Second {
+		t.Errorf("3000 bytes at 1000 a second waited %v", waited)
+	}
+}
+
 // While an abuser hammers from many goroutines, the victim gets every token of the ceiling: a denied request holds none of
 // them, not even for a moment.
 func TestDecideAbuserHoldsNothing(t *testing.T) {
@@ -152,7 +245,7 @@ func TestDecideBlocked(t *testing.T) {
 	}
 }
 
-// No request costs more than one token yet, so the test asks below Decide.
+// It asks below Decide, for any cost.
 func TestSpendTooCostly(t *testing.T) {
 	r := newRig(t, `TenantPolicy p {tenants: {names: [acme]}, limits: [{name: wide, requests: 100}, {name: narrow, requests: 1, burst: 10}, {name: middle, requests: 30}]}`)
 	tn := r.table.named["acme"]

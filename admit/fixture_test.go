@@ -99,7 +99,7 @@ func (r *rig) settle(m *Match, v *Verdict) {
 	if v.Reason != Passed {
 		status = v.Reason.Status()
 	}
-	r.table.Settle(m, v, Outcome{v.Reason, status})
+	r.table.Settle(m, v, Outcome{Reason: v.Reason, Status: status})
 }
 
 // try makes one whole request.
@@ -107,6 +107,39 @@ func (r *rig) try(tenant, path string) Verdict {
 	m, v := r.open(tenant, path)
 	r.settle(m, v)
 	return *v
+}
+
+// spend makes one whole request that says in X-Cost what it costs; "" says nothing.
+func (r *rig) spend(tenant, cost string) Verdict {
+	req := requestOf(tenant, "/")
+	if cost != "" {
+		req.Header = append(req.Header.(fieldList), [2]string{"X-Cost", cost})
+	}
+	m := r.table.Match(r.now, req)
+	v := Verdict{Reason: m.Reason}
+	if m.Reason == Passed {
+		v = r.table.Decide(r.now, &m)
+	}
+	r.settle(&m, &v)
+	return v
+}
+
+// transfer makes one whole request with a body of these pieces, waits as its meter says, and returns how long that was.
+func (r *rig) transfer(tenant, path string, pieces ...int) time.Duration {
+	r.Helper()
+	m, v := r.open(tenant, path)
+	if v.Reason != Passed {
+		r.Fatalf("unexpected verdict: %v", v.Reason)
+	}
+	began, meter := r.now, r.table.Meter(m)
+	for _, n := range pieces {
+		meter.Begin(n)
+		for wait := meter.Wait(r.now); wait > 0; wait = meter.Wait(r.now) {
+			r.wait(wait)
+		}
+	}
+	r.table.Settle(m, v, Outcome{Reason: Passed, Status: 200, Delays: meter.Delays()})
+	return time.Duration(r.now - began)
 }
 
 // passes says how many of n requests to / pass now.

@@ -28,8 +28,8 @@ func (l *Limit) Policy() string { return l.rule.Policy }
 
 func (l *Limit) key() limitKey { return limitKey{l.rule.Policy, l.rule.Name} }
 
-// decisions counts what a limit said.
-type decisions struct{ allow, deny, shadowDeny atomic.Uint64 }
+// decisions counts what a limit said of requests, and the bytes that a limit in bytes let through.
+type decisions struct{ allow, deny, shadowDeny, delay, shadowDelay, bytes atomic.Uint64 }
 
 // buildLimits makes the limits of every policy, with the shared state of prev.
 func buildLimits(prev *Table, snap *policy.Snapshot) (map[limitKey]*Limit, error) {
@@ -47,7 +47,7 @@ func buildLimits(prev *Table, snap *policy.Snapshot) (map[limitKey]*Limit, error
 			}
 			switch {
 			case rule.Bucket != policy.BucketShared:
-			case old != nil && old.shared != nil:
+			case old != nil && old.shared != nil && old.rule.Unit == rule.Unit: // a debt of bytes is none of requests
 				l.shared = old.shared
 			default:
 				l.shared = limit.NewBucket(l.rate)

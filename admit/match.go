@@ -4,12 +4,13 @@ import "unsafe"
 
 // Match is where a request belongs.
 type Match struct {
-	Reason   Reason  // Passed, NoIdentity, UnknownTenant, NoRoute, or BadRequest for an identity that is none
+	Reason   Reason  // Passed, NoIdentity, UnknownTenant, NoRoute, or BadRequest for an identity or a cost that is none
 	Tenant   *Tenant // never nil: a stand-in for a request that was refused before it had one
 	Route    *Route  // never nil: a stand-in where none matched
 	Backend  int     // index into Snapshot.Backends; -1 when the request was refused
 	Identity []byte  // the tenant as identified, of the request's or the table's bytes; empty when there is none
 	Source   int     // index of the identity source that said so; -1: none did
+	Cost     int64   // tokens to spend on every limit in requests; -1: its header says no cost
 }
 
 // Match finds a request's tenant, route and backend. It allocates nothing for a tenant that has a cell; the first request of
@@ -34,6 +35,10 @@ func (t *Table) match(now int64, req *Request, identity []byte, source int) Matc
 	}
 	if m.Route == t.noRoute {
 		m.Reason = NoRoute
+		return m
+	}
+	if m.Cost = m.Route.costOf(req.Header); m.Cost == noCost {
+		m.Reason = BadRequest
 		return m
 	}
 	m.Backend = m.Route.target(m.Identity, m.Tenant.plan.terms.Backend, req)

@@ -44,9 +44,13 @@ type slot struct {
 
 // slotKey is what a bucket of one tenant is adopted by. The policy is no part of it: names are unique in a plan, and a tenant
 // whose limit comes from a more specific policy from now on has not paid its debts.
-type slotKey struct{ limit, route string }
+// Nor does a debt of bytes become one of requests.
+type slotKey struct {
+	limit, route string
+	unit         policy.Unit
+}
 
-func (s slot) key() slotKey { return slotKey{s.limit.rule.Name, s.route} }
+func (s slot) key() slotKey { return slotKey{s.limit.rule.Name, s.route, s.limit.rule.Unit} }
 
 // check is one limit to ask for a request on one route.
 type check struct {
@@ -55,13 +59,17 @@ type check struct {
 	rule  int // index into the plan's limits
 }
 
-// checks are the limits to ask for a request on one route.
-type checks struct{ enforced, shadow []check }
+// checks are the limits to ask for a request on one route: those in requests before it passes, enforced or in shadow, and
+// those in bytes, of both modes, for each piece of its bodies.
+type checks struct{ enforced, shadow, bytes []check }
 
 func (c *checks) add(k check) {
-	if k.limit.rule.Shadow {
+	switch {
+	case k.limit.rule.Unit == policy.UnitBytes:
+		c.bytes = append(c.bytes, k)
+	case k.limit.rule.Shadow:
 		c.shadow = append(c.shadow, k)
-	} else {
+	default:
 		c.enforced = append(c.enforced, k)
 	}
 }
@@ -120,7 +128,8 @@ func (p *plan) forRoute(route, routes int) *checks {
 		p.byRoute = make([]*checks, routes)
 	}
 	if p.byRoute[route] == nil {
-		p.byRoute[route] = &checks{slices.Clone(p.everywhere.enforced), slices.Clone(p.everywhere.shadow)}
+		all := &p.everywhere
+		p.byRoute[route] = &checks{slices.Clone(all.enforced), slices.Clone(all.shadow), slices.Clone(all.bytes)}
 	}
 	return p.byRoute[route]
 }

@@ -5,7 +5,8 @@ import "sync/atomic"
 // Outcome is how a request ended.
 type Outcome struct {
 	Reason Reason
-	Status int // what the client was told, or would have been
+	Status int    // what the client was told, or would have been
+	Delays Delays // of both directions
 }
 
 // Settle ends a request: it leaves the gate and counts the outcome. It is called exactly once for each Match, whatever
@@ -17,6 +18,7 @@ func (t *Table) Settle(m *Match, v *Verdict, o Outcome) {
 	v.settled = true
 	if v.entered {
 		m.Tenant.seat.gate.Leave()
+		m.Tenant.countDelays(m.Route, o.Delays)
 	}
 	m.Tenant.requests().add(m.Route.name, o)
 }

@@ -38,21 +38,21 @@ func TestSettleEveryMatch(t *testing.T) {
 	match := func(tenant, path string) Match { return r.table.Match(r.now, requestOf(tenant, path)) }
 
 	// Passed, by a named tenant and by one on demand.
-	f(match("acme", "/shop/1"), Outcome{Passed, 201}, "acme", "shop", 2)
-	f(match("eu-1", "/shop/1"), Outcome{Passed, 304}, otherLabel, "shop", 3)
+	f(match("acme", "/shop/1"), Outcome{Reason: Passed, Status: 201}, "acme", "shop", 2)
+	f(match("eu-1", "/shop/1"), Outcome{Reason: Passed, Status: 304}, otherLabel, "shop", 3)
 	// Denied, and failed behind us.
-	f(match("acme", "/shop/1"), Outcome{Limited, 429}, "acme", "shop", 4)
-	f(match("eu-1", "/shop/1"), Outcome{BackendRefused, 502}, otherLabel, "shop", 5)
+	f(match("acme", "/shop/1"), Outcome{Reason: Limited, Status: 429}, "acme", "shop", 4)
+	f(match("eu-1", "/shop/1"), Outcome{Reason: BackendRefused, Status: 502}, otherLabel, "shop", 5)
 	// Refused before there was a tenant, a route, or anything.
-	f(match("", "/shop/1"), Outcome{NoIdentity, 401}, noneLabel, "shop", 4)
-	f(match("nobody", "/shop/1"), Outcome{UnknownTenant, 403}, noneLabel, "shop", 4)
-	f(match("acme", "/elsewhere"), Outcome{NoRoute, 404}, "acme", "", 4)
-	f(r.table.Nobody(BadRequest), Outcome{BadRequest, 400}, noneLabel, "", 4)
-	f(r.table.Nobody(Internal), Outcome{Internal, 500}, noneLabel, "", 5)
+	f(match("", "/shop/1"), Outcome{Reason: NoIdentity, Status: 401}, noneLabel, "shop", 4)
+	f(match("nobody", "/shop/1"), Outcome{Reason: UnknownTenant, Status: 403}, noneLabel, "shop", 4)
+	f(match("acme", "/elsewhere"), Outcome{Reason: NoRoute, Status: 404}, "acme", "", 4)
+	f(r.table.Nobody(BadRequest), Outcome{Reason: BadRequest, Status: 400}, noneLabel, "", 4)
+	f(r.table.Nobody(Internal), Outcome{Reason: Internal, Status: 500}, noneLabel, "", 5)
 	// Statuses that are none.
-	f(r.table.Nobody(ClientGone), Outcome{ClientGone, 0}, noneLabel, "", 0)
-	f(r.table.Nobody(Internal), Outcome{Internal, 999}, noneLabel, "", 0)
-	f(r.table.Nobody(Internal), Outcome{Internal, -200}, noneLabel, "", 0)
+	f(r.table.Nobody(ClientGone), Outcome{Reason: ClientGone, Status: 0}, noneLabel, "", 0)
+	f(r.table.Nobody(Internal), Outcome{Reason: Internal, Status: 999}, noneLabel, "", 0)
+	f(r.table.Nobody(Internal), Outcome{Reason: Internal, Status: -200}, noneLabel, "", 0)
 }
 
 func TestSettleTwice(t *testing.T) {
@@ -86,7 +86,7 @@ func TestSettleConcurrently(t *testing.T) {
 			for i := range each {
 				m := r.table.Match(r.now, requestOf("acme", "/"))
 				v := r.table.Decide(r.now, &m)
-				r.table.Settle(&m, &v, Outcome{Reason(i % ReasonCount), 200})
+				r.table.Settle(&m, &v, Outcome{Reason: Reason(i % ReasonCount), Status: 200})
 			}
 			done <- struct{}{}
 		}()

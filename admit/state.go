@@ -4,12 +4,15 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"weir/policy"
 )
 
 // LimitState is how one limit stands for one tenant, for RateLimit header fields and pages.
 type LimitState struct {
 	Name      string
 	Policy    string
+	Unit      policy.Unit // of Requests, Burst and Available
 	Requests  int64
 	Per       time.Duration
 	Burst     int64
@@ -34,14 +37,19 @@ type DemandState struct {
 	Overflow int // cells in use that newcomers share because there was no room, one for each combination of policies
 }
 
-// Limits appends the state of every enforced limit that applies to the request.
+// Limits appends the state of every enforced limit that applies to the request: those that refuse, and then those in bytes.
 func (t *Table) Limits(now int64, m *Match, dst []LimitState) []LimitState {
 	if m.Route.index < 0 {
 		return dst
 	}
-	enforced := m.Tenant.plan.on(m.Route.index).enforced
-	for i := range enforced {
-		dst = append(dst, m.Tenant.state(enforced[i].limit, enforced[i].slot, now))
+	list := m.Tenant.plan.on(m.Route.index)
+	for i := range list.enforced {
+		dst = append(dst, m.Tenant.state(list.enforced[i].limit, list.enforced[i].slot, now))
+	}
+	for i := range list.bytes {
+		if c := &list.bytes[i]; !c.limit.rule.Shadow {
+			dst = append(dst, m.Tenant.state(c.limit, c.slot, now))
+		}
 	}
 	return dst
 }
@@ -104,7 +112,7 @@ func (tn *Tenant) states(now int64) TenantState {
 func (tn *Tenant) state(l *Limit, slot int, now int64) LimitState {
 	b := tn.buckets[slot]
 	return LimitState{
-		Name: l.rule.Name, Policy: l.rule.Policy, Requests: l.rule.Requests, Per: l.rule.Per, Burst: l.rate.Burst(),
+		Name: l.rule.Name, Policy: l.rule.Policy, Unit: l.rule.Unit, Requests: l.rule.Requests, Per: l.rule.Per, Burst: l.rate.Burst(),
 		Available: b.Available(now), Reset: b.FullIn(now), Shadow: l.rule.Shadow,
 	}
 }

@@ -11,6 +11,8 @@ type Route struct {
 	index   int
 	name    string
 	timeout time.Duration
+	cost    int64
+	costBy  string         // the header that adds to it; empty: none
 	backend int            // -1 when it splits
 	split   []policy.Split // empty unless it splits
 	weights uint64         // their sum
@@ -37,7 +39,10 @@ func (t *Table) buildRoutes() {
 }
 
 func newRoute(index int, from *policy.Route) *Route {
-	r := &Route{index: index, name: from.Name, timeout: from.Timeout, backend: from.Backend, split: from.Split}
+	r := &Route{
+		index: index, name: from.Name, timeout: from.Timeout, cost: from.Cost, costBy: from.CostBy,
+		backend: from.Backend, split: from.Split,
+	}
 	for i := range from.Split {
 		r.weights += uint64(from.Split[i].Weight)
 		for _, name := range from.Split[i].Tenants {
