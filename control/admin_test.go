@@ -52,7 +52,8 @@ func newAdminRig(t *testing.T) *adminRig {
 			list := TenantList{OnDemand: 7, Capacity: 65536, Tenants: []Tenant{
 				{Name: "acme", InFlight: 3, Concurrency: 50, Limits: []TenantLimit{
 					{Policy: "gold", Name: "steady", Requests: 1000, Per: "1s", Burst: 2000, Available: 1999},
-					{Policy: "all", Name: "trial", Requests: 5, Per: "1m0s", Burst: 5, Available: 0, Shadow: true}}},
+					{Policy: "all", Name: "trial", Requests: 5, Per: "1m0s", Burst: 5, Available: 0, Shadow: true},
+					{Policy: "gold", Name: "traffic", Bytes: 10 << 20, Per: "1s", Burst: 20 << 20, Available: 5}}},
 				{Name: "globex"}}}
 			if name != "" {
 				list.Tenants = list.Tenants[:1]
@@ -218,6 +219,7 @@ func TestAdminProblems(t *testing.T) {
 func TestAdminTenants(t *testing.T) {
 	r := newAdminRig(t)
 	r.want("GET", "/tenants", "", 200, "TENANT  IN FLIGHT", "acme    3 of 50    gold/steady", "1000/1s", "2000", "1999", "all/trial (shadow)",
+		"gold/traffic", "10MiB/1s", "20971520",
 		"globex  0          none", "and 7 tenants on demand, of at most 65536\n")
 	var got TenantList
 	r.json("/tenants?tenant=acme", 200, &got)

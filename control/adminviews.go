@@ -4,11 +4,14 @@ import (
 	"fmt"
 	stdlog "log"
 	"net/http"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"weir/policy"
 )
 
 // TenantList is what /tenants shows. Whoever owns the live table fills it in.
@@ -35,6 +38,7 @@ type TenantLimit struct {
 	Policy   string `json:"policy"`
 	Name     string `json:"name"`
 	Requests int64  `json:"requests"`
+	Bytes    int64  `json:"bytes,omitempty"` // in place of Requests, which is 0 then; Burst and Available are bytes too
 	// Per is a Go duration.
 	Per   string `json:"per"`
 	Burst int64  `json:"burst"`
@@ -166,8 +170,12 @@ func (a *admin) tenants(w http.ResponseWriter, r *http.Request) {
 			if limit.Shadow {
 				shadow = " (shadow)"
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s/%s%s\t%d/%s\t%d\t%d\n",
-				name, flight, limit.Policy, limit.Name, shadow, limit.Requests, limit.Per, limit.Burst, limit.Available)
+			rate := strconv.FormatInt(limit.Requests, 10)
+			if limit.Bytes > 0 {
+				rate = policy.Size(limit.Bytes).String()
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s/%s%s\t%s/%s\t%d\t%d\n",
+				name, flight, limit.Policy, limit.Name, shadow, rate, limit.Per, limit.Burst, limit.Available)
 		}
 	}
 	_ = t.Flush()

@@ -6,6 +6,7 @@ import (
 
 	"weir/admit"
 	"weir/control"
+	"weir/policy"
 )
 
 // tenants is what the admin port shows of the live table: one tenant, or all that are named when name is empty.
@@ -29,10 +30,15 @@ func (p *process) tenants(name string) control.TenantList {
 func shownTenant(s *admit.TenantState) control.Tenant {
 	t := control.Tenant{Name: s.Name, InFlight: s.InFlight, Concurrency: s.Concurrency}
 	for _, l := range s.Limits {
-		t.Limits = append(t.Limits, control.TenantLimit{
-			Policy: l.Policy, Name: l.Name, Requests: l.Requests, Per: l.Per.String(), Burst: l.Burst,
-			Available: l.Available, Shadow: l.Shadow,
-		})
+		shown := control.TenantLimit{
+			Policy: l.Policy, Name: l.Name, Per: l.Per.String(), Burst: l.Burst, Available: l.Available, Shadow: l.Shadow,
+		}
+		if l.Unit == policy.UnitBytes {
+			shown.Bytes = l.Requests
+		} else {
+			shown.Requests = l.Requests
+		}
+		t.Limits = append(t.Limits, shown)
 	}
 	return t
 }
