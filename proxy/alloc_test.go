@@ -6,11 +6,32 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"weir/admit"
+	"weir/proxy/wire"
 )
 
 // theirs is fasthttp's: the byte on the heap with which a server of ReduceMemoryUsage waits for the next request. Everything
 // else, from one read of the client's socket to the next, allocates nothing.
 const theirs = 1
+
+// TestPausesAllocateNothing pauses for a few microseconds at a time.
+func TestPausesAllocateNothing(t *testing.T) {
+	s := serve(t, documents("127.0.0.1:1", bytesLimit("bytes: 100MiB, burst: 1KiB")))
+	m := s.Table().Match(0, &admit.Request{Header: &wire.Head{}})
+	v := s.Table().Decide(0, &m)
+	p := pacer{Meter: s.Table().Meter(&m)}
+	pauses := 0
+	n := testing.AllocsPerRun(100, func() {
+		for p.begin(1 << 10); p.pause(s.clock.Now(), nil); {
+			pauses++
+		}
+	})
+	s.Table().Settle(&m, &v, admit.Outcome{Delays: p.Delays()})
+	if n != 0 || pauses < 50 {
+		t.Errorf("%v allocations in %d pauses", n, pauses)
+	}
+}
 
 // TestAllocations is not for the race detector, which makes pools forget.
 func TestAllocations(t *testing.T) {
@@ -32,10 +53,13 @@ func TestAllocations(t *testing.T) {
 	}
 
 	const most, none, one = "limits: [{name: l, requests: 1000000, per: 1s}]", "limits: [{name: l, requests: 0, per: 1s}]", oneAnHour
+	const traffic = "limits: [{name: l, bytes: 100MiB}, {name: s, bytes: 100MiB, bucket: Shared}, {name: d, bytes: 1, mode: Shadow}]"
 	const logged = "accessLog: {format: json}"
 	f("allowed", get, most, silent)
 	f("allowed with a body", post(5, "hello"), most, silent)
 	f("allowed and logged", get, most, logged)
+	f("metered", get, traffic, silent)
+	f("metered with a body", post(5, "hello"), traffic, silent)
 	f("blocked", get, none, silent)
 	f("limited", get, one, silent)
 	f("limited and logged", get, one, logged)

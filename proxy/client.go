@@ -98,15 +98,21 @@ type upload struct {
 	call    *upstream.Conn
 	use     uint64
 	chunked bool
+	pacer   *pacer
+	stopped chan struct{} // closed when nobody waits for the upload any more; nil: it never pauses
 	whole   atomic.Bool   // the verified end was read: only writing is left
 	done    chan struct{} // closed at the end; what follows is valid then
 	cause   wire.Cause    // what the client did wrong
 }
 
-// startUpload sends the rest of the body. finishCall waits for its end.
-func (c *clientConn) startUpload(call *upstream.Conn, body wire.Body) {
-	c.upload = &upload{conn: c, call: call, use: call.Use(), chunked: body == wire.BodyChunked, done: make(chan struct{})}
-	go c.upload.run()
+// startUpload sends the rest of the body, as fast as the pacer lets it. finishCall waits for its end.
+func (c *clientConn) startUpload(call *upstream.Conn, body wire.Body, pacer *pacer) {
+	u := &upload{conn: c, call: call, use: call.Use(), chunked: body == wire.BodyChunked, pacer: pacer, done: make(chan struct{})}
+	if pacer.On() {
+		u.stopped = make(chan struct{})
+	}
+	c.upload = u
+	go u.run()
 }
 
 // run copies until the verified end. The end of a chunked body is written only after the guard has seen it, so that half an
@@ -122,15 +128,17 @@ func (u *upload) run() {
 	buf := u.conn.proxy.copies.get()
 	defer buf.release()
 	for {
-		n, err := u.conn.ReadBody(buf.room())
+		n, err := u.conn.ReadBody(u.pacer.fit(buf.room()))
 		end := errors.Is(err, io.EOF)
 		if err != nil && !end {
-			errors.As(err, &u.cause)
-			u.call.Cancel(u.use)
+			u.fail(err)
 			return
 		}
 		if end {
 			u.whole.Store(true)
+		}
+		if !u.pace(n) {
+			return
 		}
 		piece := buf.piece(n)
 		if u.chunked {
@@ -148,6 +156,27 @@ func (u *upload) run() {
 		}
 		buf.filled(n)
 	}
+}
+
+// fail gives the call up for what the client did.
+func (u *upload) fail(err error) {
+	errors.As(err, &u.cause)
+	u.call.Cancel(u.use)
+}
+
+// pace waits until a piece of n bytes may pass; false: the upload is over. Nobody else sees a client leave while nothing is
+// read from it.
+func (u *upload) pace(n int) bool {
+	for u.pacer.begin(n); u.pacer.pause(u.conn.proxy.clock.Now(), u.stopped); {
+		if isClosed(u.stopped) {
+			return false
+		}
+		if u.conn.PeerClosed() {
+			u.fail(wire.PeerGone)
+			return false
+		}
+	}
+	return true
 }
 
 // unfinished says whether the client still has to send when the answer is there. Safe while the upload runs.
@@ -171,6 +200,9 @@ func (u *upload) stop() {
 			return
 		case <-timer.C:
 		}
+	}
+	if u.stopped != nil {
+		close(u.stopped)
 	}
 	u.call.Cancel(u.use)
 	u.conn.Interrupt()

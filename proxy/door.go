@@ -58,6 +58,9 @@ func (p *Proxy) match(x *exchange) bool {
 	if x.match.Reason != admit.Passed {
 		if x.match.Reason == admit.BadRequest { // of a head that HTTP has no objection to
 			x.cause = wire.BadIdentity
+			if x.match.Cost < 0 {
+				x.cause = wire.BadCost
+			}
 			x.head.KeepAlive = false
 		}
 		x.refuse(x.match.Reason)
@@ -137,7 +140,9 @@ func (p *Proxy) settle(x *exchange) {
 	if x.match.Tenant == nil {
 		x.match = x.live.table.Nobody(admit.Internal)
 	}
-	x.live.table.Settle(&x.match, &x.verdict, admit.Outcome{Reason: x.reason, Status: x.status})
+	x.live.table.Settle(&x.match, &x.verdict, admit.Outcome{
+		Reason: x.reason, Status: x.status, Delays: x.up.Delays() | x.down.Delays(),
+	})
 	if x.cause != wire.None && x.cause.Status() != statusGone && x.reason != admit.ClientGone { // who leaves is not refused
 		p.metrics.rejected[x.cause].Inc()
 	}
@@ -151,7 +156,7 @@ func (p *Proxy) settle(x *exchange) {
 	}
 	overhead := end - x.now
 	if x.headAt != 0 && x.toldAt != 0 {
-		overhead = (x.sentAt - x.now) + (x.toldAt - x.headAt)
+		overhead = (x.sentAt - x.now) - x.held + (x.toldAt - x.headAt)
 		p.metrics.overhead.Observe(float64(overhead) / 1e9)
 	}
 	p.countEnd(x)

@@ -62,7 +62,7 @@ func (x *exchange) phase() phase {
 	switch {
 	case x.upgraded:
 		return inUpgraded
-	case x.head.Fault != wire.None || x.cause == wire.BadIdentity:
+	case x.head.Fault != wire.None || x.cause == wire.BadIdentity || x.cause == wire.BadCost:
 		return inRequestHead
 	case x.uploading || x.cause.OfBody():
 		return inRequestBody

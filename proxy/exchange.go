@@ -26,6 +26,7 @@ type exchange struct {
 	body     []byte // what came of it with the head, decoded; in the connection's buffer
 	verdict  admit.Verdict
 	call     *upstream.Conn // the backend's connection while it is ours
+	up, down pacer          // of the request's body and of the answer's
 
 	// How it ends.
 	reason    admit.Reason
@@ -44,10 +45,11 @@ type exchange struct {
 	sentAt   int64  // the request left for the backend; 0: it did not
 	headAt   int64  // the answer's head was there
 	toldAt   int64  // the answer's head was passed on
+	held     int64  // how long limits in bytes kept the request from leaving
 	bytesIn  int64
 	bytesOut int64
 
-	held copyBuffer // where a body was gathered; empty: nowhere
+	gathered copyBuffer // where a body was gathered; empty: nowhere
 
 	// Scratch, kept for its memory.
 	out    []byte // a head on its way out
@@ -67,9 +69,11 @@ const (
 func (x *exchange) begin(l *live, c *clientConn) {
 	c.Judge(l.wire)
 	out, text, limits := x.out[:0], x.text[:0], x.limits[:0]
+	up, down := x.up.timer, x.down.timer
 	*x = exchange{} // a literal with fields would stand on the stack first, and an idle connection keeps its stack
 	x.live, x.conn, x.head = l, c, c.Head()
 	x.out, x.text, x.limits = out, text, limits
+	x.up.timer, x.down.timer = up, down
 }
 
 // forget lets go of everything but memory that can serve again.
@@ -83,8 +87,9 @@ func (x *exchange) forget() {
 		x.out = nil
 	}
 	x.body = nil
-	x.held.release()
-	x.held = copyBuffer{}
+	x.gathered.release()
+	x.gathered = copyBuffer{}
+	x.up.Meter, x.down.Meter = admit.Meter{}, admit.Meter{}
 }
 
 // arrive notes when the message came, from whom, and gives it an id.

@@ -15,6 +15,9 @@ func (p *Proxy) forward(x *exchange) bool {
 	if !x.conn.BodyDone() && backend.Crowded(call) && !p.gather(x) {
 		return false
 	}
+	if !p.meter(x) {
+		return false
+	}
 	body := x.body
 	x.asked = true
 	x.out = appendRequestHead(x.out[:0], x)
@@ -87,7 +90,7 @@ func (x *exchange) send(body []byte, asked wire.Asked) (*wire.ResponseHead, erro
 		return nil, err
 	}
 	if err == nil {
-		x.conn.startUpload(x.call, x.head.Body)
+		x.conn.startUpload(x.call, x.head.Body, &x.up)
 	}
 	return x.call.ReadHead(asked) // also after a failed write: the backend may have answered early
 }

@@ -11,8 +11,8 @@ import (
 // one of a backend's last connections, so that clients who drip their bodies cannot take them all; while there are many, bodies
 // are streamed from their first byte. False means that the client did not get that far.
 func (p *Proxy) gather(x *exchange) bool {
-	x.held = p.copies.get()
-	room := x.held.room()
+	x.gathered = p.copies.get()
+	room := x.gathered.room()
 	if len(x.body) >= len(room) {
 		return true
 	}

@@ -67,6 +67,7 @@ type Proxy struct {
 	tunnels  atomic.Int64 // upgraded connections
 	draining atomic.Bool
 	drain    chan struct{} // closed when the drain begins
+	cutOff   chan struct{} // closed when it ends, with requests in flight
 
 	applying sync.Mutex
 	ended    bool // nothing is applied any more; guarded by applying
@@ -96,7 +97,7 @@ func New(o Options) (*Proxy, error) {
 		clock: o.Clock, logger: o.Logger, accessLog: o.AccessLog,
 		guard: wire.NewGuard(o.Clock.Now, wire.DefaultSettings()),
 		conns: newConnections(o.Bounds.Connections, o.Bounds.ConnectionsPerIP),
-		drain: make(chan struct{}),
+		drain: make(chan struct{}), cutOff: make(chan struct{}),
 	}
 	p.exchanges.New = func() any { return &exchange{} }
 	p.copies.init()

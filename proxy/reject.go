@@ -9,6 +9,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"weir/admit"
+	"weir/policy"
 	"weir/proxy/wire"
 )
 
@@ -184,7 +185,11 @@ func (x *exchange) setNumber(h *fasthttp.ResponseHeader, name string, n int64) {
 func appendPolicyItem(dst []byte, s *admit.LimitState, comma bool) []byte {
 	dst = appendName(dst, s.Name, comma)
 	dst = strconv.AppendInt(append(dst, ";q="...), s.Requests, 10)
-	return strconv.AppendInt(append(dst, ";w="...), seconds(s.Per), 10)
+	dst = strconv.AppendInt(append(dst, ";w="...), seconds(s.Per), 10)
+	if s.Unit == policy.UnitBytes {
+		dst = append(dst, `;qu="content-bytes"`...)
+	}
+	return dst
 }
 
 // appendLimitItem writes one member of RateLimit: "steady";r=0;t=1.

@@ -31,9 +31,10 @@ func (p *Proxy) relay(x *exchange, answer *wire.ResponseHead) bool {
 	}
 	x.status = answer.Status
 	x.out = appendAnswerHead(x.out[:0], x, answer, how)
+	body, rest := p.withHead(x, body)
 	sent := len(body)
 	if how == chunked {
-		x.out = appendChunkedStart(x.out, body, x.call.BodyDone())
+		x.out = appendChunkedStart(x.out, body, len(rest) == 0 && x.call.BodyDone())
 		body = nil
 	}
 	x.telling = true
@@ -44,24 +45,38 @@ func (p *Proxy) relay(x *exchange, answer *wire.ResponseHead) bool {
 		return true
 	}
 	x.bytesOut += int64(sent)
-	if !x.call.BodyDone() {
-		p.relayBody(x, how)
+	if len(rest) > 0 || !x.call.BodyDone() {
+		p.relayBody(x, how, rest)
 	}
 	return true
 }
 
-// relayBody copies the rest of an answer. Truncation is never a clean end: whatever breaks aborts the client's connection.
-func (p *Proxy) relayBody(x *exchange, how framing) {
+// withHead divides what has come of an answer's body into what goes out with the head and what does not. The head never
+// waits for what its body spends.
+func (p *Proxy) withHead(x *exchange, body []byte) (first, rest []byte) {
+	if !x.down.On() || len(body) == 0 || len(body) <= smallCopy/2 && x.down.tries(p.clock.Now(), len(body)) {
+		return body, nil
+	}
+	return nil, body
+}
+
+// relayBody copies the rest of an answer, of which some may be here already. Truncation is never a clean end: whatever breaks
+// aborts the client's connection.
+func (p *Proxy) relayBody(x *exchange, how framing, here []byte) {
 	buf := p.copies.get()
 	defer buf.release()
 	for {
-		n, err := x.call.ReadBody(buf.room())
+		n, err := x.nextPiece(x.down.fit(buf.room()), &here)
 		end := err == io.EOF
 		if err != nil && !end {
 			x.cut(err)
 			return
 		}
-		end = end || x.call.BodyDone()
+		end = end || len(here) == 0 && x.call.BodyDone()
+		if err := p.pace(x, n); err != nil {
+			x.cut(err)
+			return
+		}
 		piece := buf.piece(n)
 		if how == chunked {
 			piece = buf.chunk(n, end)
@@ -78,6 +93,16 @@ func (p *Proxy) relayBody(x *exchange, how framing) {
 		}
 		buf.filled(n)
 	}
+}
+
+// nextPiece reads a piece of the answer's body: of what is here, or else of what comes.
+func (x *exchange) nextPiece(room []byte, here *[]byte) (int, error) {
+	if len(*here) == 0 {
+		return x.call.ReadBody(room)
+	}
+	n := copy(room, *here)
+	*here = (*here)[n:]
+	return n, nil
 }
 
 // cut ends an answer that did not come to its end. The status is the one that the client has read already, unless it has

@@ -123,6 +123,7 @@ func (p *Proxy) drainAll() error {
 	if requests := p.conns.count() - int(p.tunnels.Load()); requests > 0 {
 		err = fmt.Errorf("cannot finish %d connections within timeouts.drain (%v): cut", requests, timeout)
 	}
+	close(p.cutOff)
 	p.live.Load().backends.Close() // whoever still waits for an answer gets ours
 	if !p.allClosed(lastWords) {
 		p.guard.CloseAll()

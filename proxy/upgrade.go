@@ -27,7 +27,8 @@ func (p *Proxy) upgrade(x *exchange, answer *wire.ResponseHead) bool {
 	x.status, x.head.KeepAlive = answer.Status, false
 	x.out = append(answer.AppendForward(x.out[:0], 0), "\r\n"...)
 	x.telling, x.upgraded = true, true
-	err = x.conn.Send(x.out, early)
+	first, early := p.withHead(x, early)
+	err = x.conn.Send(x.out, first)
 	x.toldAt = p.clock.Now()
 	if err != nil {
 		p.leftBehind(x, err)
@@ -39,11 +40,11 @@ func (p *Proxy) upgrade(x *exchange, answer *wire.ResponseHead) bool {
 	}
 	x.call.Upgraded(lifetime)
 	waiting, client := x.conn.Detach()
-	t := &tunnel{proxy: p, client: client, call: x.call, use: x.call.Use()}
+	t := &tunnel{proxy: p, client: client, call: x.call, use: x.call.Use(), upward: &x.up, downward: &x.down, ended: make(chan struct{})}
 	p.tunnels.Add(1)
-	t.run(waiting, x.live.snapshot.Sidecar.IdleTimeout)
+	t.run(waiting, early, x.live.snapshot.Sidecar.IdleTimeout)
 	p.tunnels.Add(-1)
-	x.bytesIn, x.bytesOut = t.fromClient, t.fromBackend+int64(len(early))
+	x.bytesIn, x.bytesOut = t.fromClient, t.fromBackend+int64(len(first))
 	x.endTunnel(t)
 	return true
 }
@@ -93,7 +94,11 @@ type tunnel struct {
 	call   *upstream.Conn
 	use    uint64
 
+	upward, downward *pacer
+	pausing          atomic.Int64 // directions that limits in bytes hold up
+
 	cut   sync.Once
+	ended chan struct{} // closed then
 	cutBy party
 	err   error
 
@@ -111,8 +116,8 @@ type tunnel struct {
 // looks is how often the watch looks within the idle time: how late it is at most, as a part of it.
 const looks = 4
 
-// run moves bytes until both directions have ended. waiting is what the client has sent already.
-func (t *tunnel) run(waiting []byte, idle time.Duration) {
+// run moves bytes until both directions have ended. waiting is what the client has sent already, early what the backend has.
+func (t *tunnel) run(waiting, early []byte, idle time.Duration) {
 	if idle > 0 {
 		t.interval = max(idle/looks, time.Millisecond)
 		t.watch = time.AfterFunc(1<<62, t.look)
@@ -125,7 +130,7 @@ func (t *tunnel) run(waiting []byte, idle time.Duration) {
 	})
 	func() {
 		defer t.recover() // the other direction must not outlive this one
-		t.down()
+		t.down(early)
 	}()
 	up.Wait()
 	t.over.Store(true)
@@ -148,15 +153,20 @@ func (t *tunnel) up(waiting []byte) {
 	defer b.release()
 	piece := waiting
 	for {
-		if len(piece) > 0 {
-			if _, err := t.call.Write(piece); err != nil {
+		for len(piece) > 0 {
+			part := t.upward.fit(piece)
+			piece = piece[len(part):]
+			if !t.pace(t.upward, len(part)) {
+				return
+			}
+			if _, err := t.call.Write(part); err != nil {
 				t.end(theBackend, err)
 				return
 			}
-			t.fromClient += int64(len(piece))
+			t.fromClient += int64(len(part))
 			t.moved.Add(1)
 		}
-		n, err := t.client.Read(b.room())
+		n, err := t.client.Read(t.upward.fit(b.room()))
 		piece = b.took(n)
 		switch {
 		case n > 0: // an error comes again
@@ -173,11 +183,28 @@ func (t *tunnel) up(waiting []byte) {
 }
 
 // down moves what the backend sends, and passes its end on.
-func (t *tunnel) down() {
+func (t *tunnel) down(early []byte) {
 	b := quietBuffer{from: &t.proxy.copies}
 	defer b.release()
+	piece := early
 	for {
-		n, err := t.call.ReadBody(b.room())
+		for len(piece) > 0 {
+			part := t.downward.fit(piece)
+			piece = piece[len(part):]
+			if !t.pace(t.downward, len(part)) {
+				return
+			}
+			t.toClient.Store(true)
+			_, err := t.client.Write(part)
+			t.toClient.Store(false)
+			if err != nil {
+				t.end(theClient, wire.PeerGone)
+				return
+			}
+			t.fromBackend += int64(len(part))
+			t.moved.Add(1)
+		}
+		n, err := t.call.ReadBody(t.downward.fit(b.room()))
 		if err == io.EOF {
 			if closeWrite(t.client) != nil {
 				t.end(theClient, wire.PeerGone)
@@ -188,22 +215,38 @@ func (t *tunnel) down() {
 			t.end(theBackend, err)
 			return
 		}
-		t.toClient.Store(true)
-		_, err = t.client.Write(b.took(n))
-		t.toClient.Store(false)
-		if err != nil {
-			t.end(theClient, wire.PeerGone)
-			return
-		}
-		t.fromBackend += int64(n)
-		t.moved.Add(1)
+		piece = b.took(n)
 	}
+}
+
+// pace waits until a piece of n bytes may pass; false: the tunnel has ended. Whoever reads from the backend looks for the end of
+// the call, since he does not read.
+func (t *tunnel) pace(p *pacer, n int) bool {
+	if !p.On() {
+		return true
+	}
+	t.pausing.Add(1)
+	defer t.pausing.Add(-1)
+	for p.begin(n); p.pause(t.proxy.clock.Now(), t.ended); {
+		if isClosed(t.ended) {
+			return false
+		}
+		if p != t.downward {
+			continue
+		}
+		if err := t.call.Canceled(); err != nil {
+			t.end(theBackend, err)
+			return false
+		}
+	}
+	return true
 }
 
 // end stops both directions. The first who calls it is the one who ended the tunnel.
 func (t *tunnel) end(by party, err error) {
 	t.cut.Do(func() {
 		t.cutBy, t.err = by, err
+		close(t.ended)
 		t.call.Cancel(t.use)
 		_ = t.client.SetDeadline(time.Unix(1, 0)) // has passed on every clock
 	})
@@ -214,7 +257,7 @@ func (t *tunnel) look() {
 	if t.over.Load() {
 		return
 	}
-	if moved := t.moved.Load(); moved != t.seen {
+	if moved := t.moved.Load(); moved != t.seen || t.pausing.Load() > 0 {
 		t.seen, t.quiet = moved, 0
 	} else if t.quiet++; t.quiet >= looks {
 		if t.toClient.Load() {

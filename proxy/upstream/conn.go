@@ -102,6 +102,15 @@ func (c *Conn) Cancel(use uint64) {
 	}
 }
 
+// Canceled returns the error of every further read once Cancel was called or the request's time is over, and nil before. It is
+// for a reader that pauses, and as little to be called beside a read as another read.
+func (c *Conn) Canceled() error {
+	if cause := Cause(c.canceled.Load()); cause != NoCause {
+		return c.readFailure(cause, nil)
+	}
+	return nil
+}
+
 // aLongTimeAgo is a deadline that has passed.
 func aLongTimeAgo() time.Time { return time.Unix(1, 0) }
 

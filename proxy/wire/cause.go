@@ -42,8 +42,9 @@ const (
 	BadExpect         // 417
 	BadConnection     // 400: Connection nominates an absurd number of names
 
-	// BadIdentity is of whoever reads the head: 400, a claim of who the tenant is that is sent twice, or is no tenant.
-	BadIdentity
+	// These are of whoever reads the head.
+	BadIdentity // 400: a claim of who the tenant is that is sent twice, or is no tenant
+	BadCost     // 400: a claim of what the request costs that is sent twice, or is no cost
 
 	// The body.
 	BodyTooLong       // 413
@@ -129,6 +130,8 @@ func (c Cause) String() string {
 		return "bad_connection"
 	case BadIdentity:
 		return "bad_identity"
+	case BadCost:
+		return "bad_cost"
 	case BodyTooLong:
 		return "body_too_long"
 	case BadChunk:
