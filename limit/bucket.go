@@ -1,37 +1,43 @@
 package limit
 
 import (
-	"sync"
+	"runtime"
 	"sync/atomic"
 	"time"
 )
 
-// Bucket is a token bucket whose rate may change while it is used. Make one with [NewBucket].
+// Bucket is a token bucket whose rate may change while it is used. Make one with [NewBucket], or begin with
+// [Bucket.Init] or [Bucket.Share] where the memory is there already; the zero value is none yet. It takes 32
+// bytes: one word here, which several holders of one bucket may each have, and 24 behind it.
 //
-// All methods may be called concurrently and take effect one after the other, exactly: a Take falls
+// All other methods may be called concurrently and take effect one after the other, exactly: a Take falls
 // either before a Set, and is then part of the debt that Set restates, or after it, and is then decided
-// by the new rate. Only Set allocates and locks, and no Take ever waits for it.
-type Bucket struct {
-	current atomic.Pointer[epoch]
-	setting sync.Mutex // one Set at a time
-}
+// by the new rate. Only Set allocates, and waits for another Set; no Take ever waits.
+type Bucket struct{ current atomic.Pointer[epoch] }
 
 // epoch is the time between two Sets. Its TAT ends as frozen, for good: a Take that still holds an
 // old epoch can therefore not mistake a restated TAT for the one it read.
 type epoch struct {
 	tat  atomic.Int64
 	rate *Rate
-	next *epoch // written before tat is frozen, read only after
+	next atomic.Pointer[epoch] // what a Set is changing to; not nil once tat is frozen
 }
 
 const frozen = -1 // no rate yields a negative TAT
 
 // NewBucket returns a full bucket. r must not change any more.
 func NewBucket(r *Rate) *Bucket {
-	b := &Bucket{}
-	b.current.Store(&epoch{rate: r})
+	b := new(Bucket)
+	b.Init(r)
 	return b
 }
+
+// Init makes b a full bucket, new and its own. r must not change any more. Nobody may use b meanwhile.
+func (b *Bucket) Init(r *Rate) { b.current.Store(&epoch{rate: r}) }
+
+// Share makes b the same bucket as another: what is taken, refunded or set through one holds for both. Nobody may
+// use b meanwhile. If only one of them is used afterwards, the other keeps 24 bytes and a Rate alive for every Set.
+func (b *Bucket) Share(other *Bucket) { b.current.Store(other.current.Load()) }
 
 // Take takes n tokens at now, or none: see [Rate.Take].
 func (b *Bucket) Take(now, n int64) Decision {
@@ -39,7 +45,7 @@ func (b *Bucket) Take(now, n int64) Decision {
 	for e := b.current.Load(); ; {
 		tat := e.tat.Load()
 		if tat == frozen {
-			e = e.next
+			e = b.after(e)
 			continue
 		}
 		next, ok := e.rate.advance(tat, clock, n)
@@ -69,7 +75,7 @@ func (b *Bucket) Refund(n int64) {
 	for e := b.current.Load(); ; {
 		tat := e.tat.Load()
 		if tat == frozen {
-			e = e.next
+			e = b.after(e)
 			continue
 		}
 		if e.tat.CompareAndSwap(tat, e.rate.Refund(tat, n)) {
@@ -81,21 +87,35 @@ func (b *Bucket) Refund(n int64) {
 // Set changes the rate at now and keeps the debt in tokens: see [Rate.Restate]. An equal rate changes
 // nothing. r must not change any more.
 func (b *Bucket) Set(now int64, r *Rate) {
-	b.setting.Lock()
-	defer b.setting.Unlock()
-	e := b.current.Load()
-	if *e.rate == *r {
-		return
-	}
-	e.next = &epoch{rate: r}
-	for {
-		tat := e.tat.Load()
-		e.next.tat.Store(r.Restate(tat, now, e.rate))
-		if e.tat.CompareAndSwap(tat, frozen) {
-			break
+	for e := b.current.Load(); ; {
+		if e.tat.Load() == frozen {
+			e = b.after(e)
+			continue
+		}
+		if *e.rate == *r {
+			return
+		}
+		next := &epoch{rate: r}
+		if !e.next.CompareAndSwap(nil, next) {
+			runtime.Gosched() // until another Set has frozen this epoch
+			continue
+		}
+		for {
+			tat := e.tat.Load()
+			next.tat.Store(r.Restate(tat, now, e.rate))
+			if e.tat.CompareAndSwap(tat, frozen) {
+				b.after(e)
+				return
+			}
 		}
 	}
-	b.current.Store(e.next)
+}
+
+// after returns the epoch that follows a frozen one, and begins with it from now on.
+func (b *Bucket) after(e *epoch) *epoch {
+	next := e.next.Load()
+	b.current.CompareAndSwap(e, next)
+	return next
 }
 
 // Available returns the whole tokens that could be taken at now.
@@ -124,57 +144,9 @@ func (b *Bucket) Rate() *Rate {
 
 // read returns a TAT and the rate it was kept under.
 func (b *Bucket) read() (tat int64, r *Rate) {
-	for e := b.current.Load(); ; e = e.next {
+	for e := b.current.Load(); ; e = b.after(e) {
 		if tat := e.tat.Load(); tat != frozen {
 			return tat, e.rate
 		}
 	}
 }
-
-// Cell is a token bucket of 8 bytes, for tables of very many: the rate is passed in. The zero value is a full
-// bucket. All methods may be called concurrently, with one rate at a time; see [Cell.Restate].
-type Cell struct{ tat atomic.Int64 }
-
-// Take takes n tokens at now, or none: see [Rate.Take].
-func (c *Cell) Take(r *Rate, now, n int64) Decision {
-	clock := subticks(now)
-	for {
-		tat := c.tat.Load()
-		next, ok := r.advance(tat, clock, n)
-		if next == tat || c.tat.CompareAndSwap(tat, next) {
-			return r.decision(next, clock, n, ok)
-		}
-	}
-}
-
-// Refund gives back n tokens of earlier Takes.
-func (c *Cell) Refund(r *Rate, n int64) {
-	for {
-		tat := c.tat.Load()
-		if c.tat.CompareAndSwap(tat, r.Refund(tat, n)) {
-			return
-		}
-	}
-}
-
-// Restate passes the cell from one rate to another at now: see [Rate.Restate]. It is called once for each
-// change. A Take or Refund that still passes the old rate afterwards is charged at the old
-// interval, by that one call; whoever needs it exact uses a [Bucket].
-func (c *Cell) Restate(now int64, from, to *Rate) {
-	for {
-		tat := c.tat.Load()
-		next := to.Restate(tat, now, from)
-		if next == tat || c.tat.CompareAndSwap(tat, next) {
-			return
-		}
-	}
-}
-
-// Available returns the whole tokens that could be taken at now.
-func (c *Cell) Available(r *Rate, now int64) int64 { return r.Available(c.tat.Load(), now) }
-
-// Full reports whether nothing is owed at now.
-func (c *Cell) Full(r *Rate, now int64) bool { return r.Full(c.tat.Load(), now) }
-
-// FullIn returns how long after now the cell is full again.
-func (c *Cell) FullIn(r *Rate, now int64) time.Duration { return r.FullIn(c.tat.Load(), now) }

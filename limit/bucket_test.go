@@ -52,41 +52,6 @@ func TestBucket(t *testing.T) {
 	f(second+second/2, 10, 0)
 }
 
-// TestCell plays one cell through all of its methods.
-func TestCell(t *testing.T) {
-	slow, fast := mustRate(t, 1, time.Second, 10), mustRate(t, 2, time.Second, 10)
-	var c Cell
-	f := func(r *Rate, now int64, wantAvailable int64, wantFullIn time.Duration) {
-		t.Helper()
-		if got := c.Available(r, now); got != wantAvailable {
-			t.Errorf("Available = %d, want %d", got, wantAvailable)
-		}
-		if got := c.FullIn(r, now); got != wantFullIn {
-			t.Errorf("FullIn = %v, want %v", got, wantFullIn)
-		}
-		if got := c.Full(r, now); got != (wantFullIn == 0) {
-			t.Errorf("Full = %v, but it is full in %v", got, wantFullIn)
-		}
-	}
-	// The zero value is full.
-	f(slow, 0, 10, 0)
-	if d := c.Take(slow, second, 10); !d.OK {
-		t.Fatalf("Take of a full cell = %+v", d)
-	}
-	f(slow, second, 0, 10*time.Second)
-	c.Refund(slow, 4)
-	f(slow, second, 4, 6*time.Second)
-	c.Restate(second, slow, fast)
-	f(fast, second, 4, 3*time.Second)
-	if diff := cmp.Diff(Decision{RetryAfter: 500 * time.Millisecond, Remaining: 4}, c.Take(fast, second, 5)); diff != "" {
-		t.Errorf("Take (-want +got):\n%s", diff)
-	}
-	f(fast, 4*second, 10, 0)
-	if size := unsafe.Sizeof(c); size != 8 {
-		t.Errorf("a cell has %d bytes, want 8", size)
-	}
-}
-
 // TestSetConservesDebt empties a bucket and changes its rate 300 times at one instant, as shares do, burst and all.
 func TestSetConservesDebt(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -143,14 +108,60 @@ func TestLateTakeFollowsSet(t *testing.T) {
 	}
 }
 
-// TestRaceExact runs Take, Refund and Set against each other at one instant, where every token can be counted.
+// TestShare plays one bucket through several words of it, each of which finds what the others did.
+func TestShare(t *testing.T) {
+	slow, fast := mustRate(t, 1, time.Second, 10), mustRate(t, 2, time.Second, 10)
+	words := make([]Bucket, 3)
+	words[0].Init(slow)
+	f := func(wantAvailable int64, wantRate *Rate) {
+		t.Helper()
+		for i := range words {
+			if got := words[i].Available(second); got != wantAvailable || words[i].Rate() != wantRate {
+				t.Errorf("word %d has %d available of %+v, want %d of %+v", i, got, words[i].Rate(), wantAvailable, wantRate)
+			}
+		}
+	}
+	words[0].Take(second, 1)
+	words[1].Share(&words[0])
+	words[0].Take(second, 2)
+	words[2].Share(&words[1])
+	f(7, slow)
+	words[2].Take(second, 3)
+	f(4, slow)
+	// Each sets the rate of the one bucket, and what they refund comes back to it.
+	words[1].Set(second, fast)
+	words[2].Set(second, slow)
+	words[0].Set(second, fast)
+	words[1].Refund(1)
+	f(5, fast)
+	// A word that was used is not behind, so that it keeps no epoch alive that is over.
+	for i := range words {
+		if words[i].current.Load().next.Load() != nil {
+			t.Errorf("word %d is behind", i)
+		}
+	}
+	if size := unsafe.Sizeof(words[0]); size != 8 {
+		t.Errorf("a word of a bucket has %d bytes, want 8", size)
+	}
+	if size := unsafe.Sizeof(epoch{}); size != 24 {
+		t.Errorf("what is behind it has %d bytes, want 24", size)
+	}
+}
+
+// TestRaceExact runs Take, Refund and Set through several words of one bucket against each other at one instant, where every
+// token can be counted.
 func TestRaceExact(t *testing.T) {
 	const burst, now = 1000, 12345
 	rates := []*Rate{
 		mustRate(t, 1, time.Second, burst), mustRate(t, 7, time.Second, burst),
 		mustRate(t, 1000, time.Second, burst), mustRate(t, 1, time.Minute, burst),
 	}
-	b := NewBucket(rates[0])
+	words := make([]Bucket, 4) // of one bucket
+	words[0].Init(rates[0])
+	for i := range words[1:] {
+		words[i+1].Share(&words[i])
+	}
+	b := &words[0]
 	var held atomic.Int64 // tokens taken and not given back: counted after a Take and before a Refund, so never too high
 	var sets atomic.Int64
 	var takers, setters sync.WaitGroup
@@ -163,7 +174,7 @@ func TestRaceExact(t *testing.T) {
 				case <-done:
 					return
 				default:
-					b.Set(now, rates[random.IntN(len(rates))])
+					words[random.IntN(len(words))].Set(now, rates[random.IntN(len(rates))])
 					sets.Add(1)
 				}
 			}
@@ -173,7 +184,7 @@ func TestRaceExact(t *testing.T) {
 		takers.Go(func() {
 			random := rand.New(rand.NewPCG(seed, 2))
 			for i := 0; i < 50_000 || sets.Load() < 300; i++ {
-				n := random.Int64N(400)
+				b, n := &words[random.IntN(len(words))], random.Int64N(400)
 				if !b.Take(now, n).OK {
 					continue
 				}
@@ -240,34 +251,7 @@ func TestRaceInTime(t *testing.T) {
 	}
 }
 
-// TestRaceCell takes a cell's burst from several goroutines, once each.
-func TestRaceCell(t *testing.T) {
-	const burst = 10_000
-	r := mustRate(t, 3, time.Second, burst)
-	var c Cell
-	var passed atomic.Int64
-	var all sync.WaitGroup
-	for range 4 {
-		all.Go(func() {
-			for range burst {
-				if c.Take(r, 1, 2).OK {
-					passed.Add(1)
-					c.Refund(r, 1)
-				}
-			}
-		})
-	}
-	all.Wait()
-	// Each keeps one token: the last one needs two to pass.
-	if got := passed.Load(); got != burst-1 {
-		t.Errorf("%d passed, want %d", got, burst-1)
-	}
-	if got := c.Available(r, 1); got != 1 {
-		t.Errorf("%d available, want 1", got)
-	}
-}
-
-// FuzzBucket plays a script of bytes on a Bucket and on a Cell, which must agree, and counts tokens.
+// FuzzBucket plays a script of bytes on a Bucket and on the bare arithmetic, which must agree, and counts tokens.
 func FuzzBucket(f *testing.F) {
 	f.Add(int64(1), int64(time.Second), int64(10), int64(2), int64(time.Second), int64(10), []byte{0, 10, 3, 0, 0, 1, 1, 200})
 	f.Add(int64(7), int64(time.Second), int64(3), int64(0), int64(time.Minute), int64(0), []byte{0, 3, 3, 0, 3, 0, 2, 255, 0, 1})
@@ -278,9 +262,9 @@ func FuzzBucket(f *testing.F) {
 		if err1 != nil || err2 != nil {
 			return
 		}
-		b, c := NewBucket(&first), Cell{}
+		b := NewBucket(&first)
 		r, other := &first, &second
-		var now int64
+		var now, tat int64
 		for ; len(script) >= 2; script = script[2:] {
 			size := int64(script[1])
 			switch script[0] % 4 {
@@ -288,9 +272,11 @@ func FuzzBucket(f *testing.F) {
 				n := r.Burst() * size / 200 // also more than the burst
 				available, before := b.Available(now), b.FullIn(now)
 				d := b.Take(now, n)
-				if got := c.Take(r, now, n); got != d {
-					t.Fatalf("Take(%d, %d): bucket %+v, cell %+v", now, n, d, got)
+				next, want := r.Take(tat, now, n)
+				if d != want {
+					t.Fatalf("Take(%d, %d) = %+v, want %+v", now, n, d, want)
 				}
+				tat = next
 				if want := !r.Blocks() && n <= available; d.OK != want {
 					t.Fatalf("Take(%d, %d) of %d available = %+v", now, n, available, d)
 				}
@@ -298,14 +284,14 @@ func FuzzBucket(f *testing.F) {
 					t.Fatalf("Take(%d, %d) of %d available = %+v, full in %v, before %v", now, n, available, d, b.FullIn(now), before)
 				}
 				if !d.OK && !d.Never && !r.Blocks() {
-					if _, due := r.Take(c.tat.Load(), now+int64(d.RetryAfter), n); !due.OK && now+int64(d.RetryAfter) <= horizon {
+					if _, due := r.Take(tat, now+int64(d.RetryAfter), n); !due.OK && now+int64(d.RetryAfter) <= horizon {
 						t.Fatalf("waited %v as told and got %+v", d.RetryAfter, due)
 					}
 				}
 			case 1:
 				before := b.FullIn(now)
 				b.Refund(size)
-				c.Refund(r, size)
+				tat = r.Refund(tat, size)
 				if b.FullIn(now) > before {
 					t.Fatalf("Refund(%d) took something", size)
 				}
@@ -315,17 +301,17 @@ func FuzzBucket(f *testing.F) {
 			case 3:
 				before := b.FullIn(now)
 				b.Set(now, other)
-				c.Restate(now, r, other)
+				tat = other.Restate(tat, now, r)
 				r, other = other, r
 				if (b.FullIn(now) == 0) != (before == 0) {
 					t.Fatalf("Set: full in %v, before %v", b.FullIn(now), before)
 				}
 			}
-			if got, want := c.Available(r, now), b.Available(now); got != want || got < 0 || got > r.Burst() {
-				t.Fatalf("bucket has %d, cell %d of %d", want, got, r.Burst())
+			if got, want := b.Available(now), r.Available(tat, now); got != want || got < 0 || got > r.Burst() {
+				t.Fatalf("bucket has %d of %d, want %d", got, r.Burst(), want)
 			}
-			if c.FullIn(r, now) != b.FullIn(now) || c.FullIn(r, now) < 0 || c.tat.Load() < 0 {
-				t.Fatalf("bucket is full in %v, cell in %v", b.FullIn(now), c.FullIn(r, now))
+			if got, want := b.FullIn(now), r.FullIn(tat, now); got != want || got < 0 || tat < 0 {
+				t.Fatalf("bucket is full in %v, want %v", got, want)
 			}
 		}
 	})
@@ -333,7 +319,7 @@ func FuzzBucket(f *testing.F) {
 
 func TestNoAllocations(t *testing.T) {
 	r := mustRate(t, 7, time.Second, 1_000_000)
-	b, c, g := NewBucket(r), new(Cell), new(Gate)
+	b, g := NewBucket(r), new(Gate)
 	f := func(name string, call func()) {
 		t.Helper()
 		if got := testing.AllocsPerRun(100, call); got != 0 {
@@ -345,7 +331,6 @@ func TestNoAllocations(t *testing.T) {
 	f("Bucket.Take, refused", func() { b.Take(1, 1_000_000) })
 	f("Bucket.Refund", func() { b.Refund(1) })
 	f("Bucket.Set, equal", func() { b.Set(1, r) })
-	f("Cell", func() { c.Take(r, 1, 2); c.Refund(r, 1); c.Restate(1, r, r) })
 	f("Gate", func() { g.Enter(10); g.Leave() })
 }
 
@@ -418,10 +403,6 @@ func BenchmarkTake(b *testing.B) {
 		b.Run("allowed/"+c.name+"/bucket", func(b *testing.B) {
 			bucket := NewBucket(plenty)
 			share(b, c.goroutines, true, func(now int64) bool { return bucket.Take(now, 1).OK })
-		})
-		b.Run("allowed/"+c.name+"/cell", func(b *testing.B) {
-			var cell Cell
-			share(b, c.goroutines, true, func(now int64) bool { return cell.Take(plenty, now, 1).OK })
 		})
 		b.Run("allowed/"+c.name+"/mutex", func(b *testing.B) {
 			bucket := newTickerBucket(MaxRequests, 1e15)

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"unsafe"
 )
 
 // TestGate plays one gate, the maximum of which changes.
@@ -31,6 +32,14 @@ func TestGate(t *testing.T) {
 	f(2, false, 2)
 	g.Leave()
 	f(2, true, 2)
+	// More than it can count are not let in.
+	g.inFlight.Store(math.MaxInt32 - 1)
+	f(math.MaxInt64, true, math.MaxInt32)
+	f(math.MaxInt64, false, math.MaxInt32)
+	g.inFlight.Store(0)
+	if size := unsafe.Sizeof(g); size != 4 {
+		t.Errorf("a gate has %d bytes, want 4", size)
+	}
 }
 
 func TestGateLeaveWithoutEnter(t *testing.T) {

@@ -24,8 +24,8 @@ const (
 )
 
 // Rate says how fast a bucket refills and how much it holds. It comes from [NewRate] only, is immutable and
-// comparable, and carries the arithmetic shared by [Bucket] and [Cell]: pure functions of a timestamp, the
-// theoretical arrival time (TAT), and of now.
+// comparable, and carries the arithmetic of [Bucket]: pure functions of a timestamp, the theoretical arrival
+// time (TAT), and of now.
 //
 // The TAT is when the bucket will be full again, in units of 1/16 ns on the clock of now: opaque to
 // callers, 0 for a bucket never used. now is nanoseconds since some start on one monotonic clock,
