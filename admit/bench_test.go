@@ -87,29 +87,48 @@ func TestNoAllocationsInOverflow(t *testing.T) {
 	}
 }
 
-// The memory of a tenant on demand with one limit, its name and its place in the table included.
+// The memory of a tenant on demand, its name of 13 bytes and its place in the table included: also after rates have changed.
 func TestBytesPerTenant(t *testing.T) {
 	const n = 40000
-	before := heapInUse()
-	r := newRig(t, `TenantPolicy p {tenants: {any: true}, limits: [{name: a, requests: 1000}]}`)
-	req := requestOf("", "/")
-	header := &byteField{name: "X-Tenant-ID"}
-	req.Header = header
-	empty := heapInUse()
-	for i := range n {
-		header.value = append(header.value[:0], "tenant-"+strconv.Itoa(i)...)
-		m := r.table.Match(r.now, req)
-		v := r.table.Decide(r.now, &m)
-		r.settle(&m, &v)
+	f := func(what string, most int, before, after string) {
+		t.Helper()
+		base := heapInUse()
+		r := newRig(t, "TenantPolicy p {tenants: {any: true}, "+before+"}")
+		req := requestOf("", "/")
+		header := &byteField{name: "X-Tenant-ID"}
+		req.Header = header
+		empty := heapInUse()
+		measure := func(when string) {
+			t.Helper()
+			for i := range n {
+				header.value = fmt.Appendf(header.value[:0], "tenant-%06d", i)
+				m := r.table.Match(r.now, req)
+				v := r.table.Decide(r.now, &m)
+				r.settle(&m, &v)
+			}
+			full := heapInUse()
+			cells := r.table.OnDemand(r.now).Cells
+			each := float64(full-empty) / float64(cells)
+			place := float64(empty-base) / 65536
+			t.Logf("%s %s: %.0f bytes for each of %d tenants, and %.0f for each place", what, when, each, cells, place)
+			if each+place > float64(most) {
+				t.Errorf("%s %s: a tenant on demand takes %.0f bytes and its place %.0f, want at most %d together", what, when, each, place, most)
+			}
+		}
+		measure("at first")
+		r.swap("TenantPolicy p {tenants: {any: true}, " + after + "}")
+		r.swap("TenantPolicy p {tenants: {any: true}, " + after + "}") // which forgets what the first one of all adopted
+		measure("after a change")
 	}
-	full := heapInUse()
-	cells := r.table.OnDemand(r.now).Cells
-	each := float64(full-empty) / float64(cells)
-	place := float64(empty-before) / 65536
-	t.Logf("%.0f bytes for each of %d tenants, and %.0f for each place", each, cells, place)
-	if each > 160 || place > 16 {
-		t.Errorf("a tenant on demand takes %.0f bytes, and its place %.0f", each, place)
-	}
+
+	f("one limit", 128, "limits: [{name: a, requests: 1000}]", "limits: [{name: a, requests: 2000}]")
+	f("three limits", 192,
+		"limits: [{name: a, requests: 1000}, {name: b, requests: 1000}, {name: c, requests: 1000, per: 1h}]",
+		"limits: [{name: a, requests: 2000}, {name: b, requests: 2000}, {name: c, requests: 2000, per: 1h}]")
+	// What all share costs each nothing.
+	f("shared limits", 128,
+		"limits: [{name: a, requests: 1000}, {name: b, requests: 100000, bucket: Shared}, {name: c, requests: 100000, bucket: Shared}]",
+		"limits: [{name: a, requests: 2000}, {name: b, requests: 200000, bucket: Shared}, {name: c, requests: 200000, bucket: Shared}]")
 }
 
 func BenchmarkDecide(b *testing.B) {

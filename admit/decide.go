@@ -32,7 +32,7 @@ func (t *Table) Decide(now int64, m *Match) Verdict {
 	}
 	for i := range list.shadow {
 		c := &list.shadow[i]
-		if tn.buckets[c.slot].Take(now, m.Cost).OK {
+		if tn.bucket(c.limit, c.slot).Take(now, m.Cost).OK {
 			tn.decisions(c).allow.Add(1)
 		} else {
 			tn.decisions(c).shadowDeny.Add(1)
@@ -65,7 +65,7 @@ func (tn *Tenant) spend(list []check, now, n int64) Verdict {
 	for i := range list {
 		if v := tn.take(&list[i], now, n); v.Reason != Passed {
 			for j := range list[:i] {
-				tn.buckets[list[j].slot].Refund(n)
+				tn.bucket(list[j].limit, list[j].slot).Refund(n)
 			}
 			return tn.strictest(v, list[i+1:], now, n)
 		}
@@ -78,14 +78,14 @@ func (tn *Tenant) spend(list []check, now, n int64) Verdict {
 
 // take spends on one limit, and counts a denial.
 func (tn *Tenant) take(c *check, now, n int64) Verdict {
-	d := tn.buckets[c.slot].Take(now, n)
+	d := tn.bucket(c.limit, c.slot).Take(now, n)
 	if d.OK {
 		return Verdict{}
 	}
 	tn.decisions(c).deny.Add(1)
 	v := Verdict{Reason: Limited, Limit: c.limit, RetryAfter: d.RetryAfter}
 	switch {
-	case tn.buckets[c.slot].Rate().Blocks():
+	case tn.bucket(c.limit, c.slot).Rate().Blocks():
 		v.Reason = Blocked
 	case d.Never:
 		v.Reason = TooCostly
@@ -98,12 +98,12 @@ func (tn *Tenant) take(c *check, now, n int64) Verdict {
 func (tn *Tenant) strictest(v Verdict, rest []check, now, n int64) Verdict {
 	for i := range rest {
 		c := &rest[i]
-		if tn.buckets[c.slot].Available(now) >= n {
+		if tn.bucket(c.limit, c.slot).Available(now) >= n {
 			continue
 		}
 		other := tn.take(c, now, n)
 		if other.Reason == Passed { // refilled, or refunded, since
-			tn.buckets[c.slot].Refund(n)
+			tn.bucket(c.limit, c.slot).Refund(n)
 			continue
 		}
 		v = stricter(v, other)

@@ -165,7 +165,7 @@ func TestDecideAbuserHoldsNothing(t *testing.T) {
 	const ceiling = 20000
 	r := newRig(t, `TenantPolicy p {tenants: {any: true}, limits: [{name: ceiling, requests: 20000, per: 1h, bucket: Shared}, {name: own, requests: 19999, per: 1h}]}`)
 	r.wantPasses("abuser", 1, 1)
-	r.table.find(r.now, "abuser").buckets[0].Take(r.now, 19998)
+	r.table.find(r.now, "abuser").buckets()[0].Take(r.now, 19998)
 	stop, stopped := make(chan struct{}), make(chan int)
 	for range 3 {
 		go func() {

@@ -28,7 +28,7 @@ type demandTable struct {
 	sets    []demandSet
 	locks   [stripes]sync.Mutex // by set
 	cells   atomic.Int64        // taken
-	buckets atomic.Int64        // of all cells, shared ones included
+	buckets atomic.Int64        // of all cells
 
 	mu       sync.Mutex
 	overflow map[string]*Tenant // by plan.key
@@ -108,7 +108,7 @@ func (d *demandTable) bring(t *Table, p *plan, now int64, set int, tag uint32, n
 	}
 	tn.restate(t.changed(now))
 	d.sets[set].cells[way].Store(tn)
-	d.buckets.Add(int64(len(tn.buckets) - len(old.buckets)))
+	d.buckets.Add(int64(len(p.slots) - len(old.plan.slots)))
 	return tn
 }
 
@@ -129,7 +129,7 @@ func (d *demandTable) add(t *Table, p *plan, now int64, name string) *Tenant {
 	tn.seat.evicted.Store(false) // a released cell may have been here before
 	tn.restate(t.changed(now))
 	d.cells.Add(1)
-	d.buckets.Add(int64(len(tn.buckets)))
+	d.buckets.Add(int64(len(p.slots)))
 	d.sets[set].tags[way].Store(tag)
 	d.sets[set].cells[way].Store(tn)
 	return tn
@@ -147,10 +147,10 @@ func (d *demandTable) makeRoom(set, buckets int, now int64) int {
 	}
 	for i := range s.cells {
 		tn := s.cells[i].Load()
-		if tn != nil && room+int64(len(tn.buckets)) >= 0 && tn.evict(now) {
+		if tn != nil && room+int64(len(tn.plan.slots)) >= 0 && tn.evict(now) {
 			s.cells[i].Store(nil)
 			d.cells.Add(-1)
-			d.buckets.Add(-int64(len(tn.buckets)))
+			d.buckets.Add(-int64(len(tn.plan.slots)))
 			return i
 		}
 	}

@@ -13,7 +13,7 @@ import (
 // subset of the patterns. A tenant that would need one more counts as unknown.
 const maxPlans = 4096
 
-// plan is policy.Plan, ready to be walked: for each route the limits to ask, and the buckets that a tenant needs. It belongs
+// plan is policy.Plan, ready to be walked: for each route the limits to ask, and the buckets that a tenant has of its own. It belongs
 // to one table and is shared by all tenants of the same policies. It does not refer to its table: a cell that waits for
 // its tenant to come back keeps nothing else alive.
 type plan struct {
@@ -22,7 +22,7 @@ type plan struct {
 	most       int64     // in flight for each tenant
 	key        string    // the names of the policies
 	limits     []planned // in the order in which they are asked
-	slots      []slot    // the buckets of a tenant
+	slots      []slot    // the buckets of a tenant's own
 	everywhere checks    // on every route that byRoute says nothing of
 	byRoute    []*checks // nil when no limit tells routes apart
 	others     *requests // of tenants without a label of their own
@@ -30,13 +30,14 @@ type plan struct {
 	overflow atomic.Pointer[Tenant] // see demandTable.overflowOf
 }
 
-// planned is one limit of a plan and its slots: one, or with `bucket: TenantAndRoute` one for each of its routes.
+// planned is one limit of a plan and its slots: one, with `bucket: TenantAndRoute` one for each of its routes, with `bucket: Shared`
+// none.
 type planned struct {
 	*Limit
 	from, to int
 }
 
-// slot is one bucket that a tenant under a plan has of its own, or shares.
+// slot is one bucket that a tenant under a plan has of its own.
 type slot struct {
 	limit *Limit
 	route string // only for `bucket: TenantAndRoute`
@@ -55,7 +56,7 @@ func (s slot) key() slotKey { return slotKey{s.limit.rule.Name, s.route, s.limit
 // check is one limit to ask for a request on one route.
 type check struct {
 	limit *Limit
-	slot  int // index into the tenant's buckets
+	slot  int // index into the tenant's buckets; of no meaning when the bucket is shared
 	rule  int // index into the plan's limits
 }
 
@@ -103,7 +104,9 @@ func (p *plan) add(t *Table, l *Limit) {
 		routes = t.allRoutes
 	}
 	if !each {
-		p.slots = append(p.slots, slot{limit: l})
+		if l.shared == nil {
+			p.slots = append(p.slots, slot{limit: l})
+		}
 		if len(routes) == 0 {
 			p.everywhere.add(check{l, from, rule})
 			for _, c := range p.byRoute {
@@ -144,18 +147,19 @@ func (p *plan) on(route int) *checks {
 	return &p.everywhere
 }
 
-// adopted says for each slot of p which one of old it continues; -1: none.
+// adopted says for each slot of p which one of old it continues; -1: none. It is nil when p has the same slots as old.
 func (p *plan) adopted(old *plan) []int {
+	if slices.EqualFunc(p.slots, old.slots, func(a, b slot) bool { return a.key() == b.key() }) {
+		return nil
+	}
 	at := make(map[slotKey]int, len(old.slots))
 	for i, s := range old.slots {
-		if s.limit.shared == nil {
-			at[s.key()] = i
-		}
+		at[s.key()] = i
 	}
 	from := make([]int, len(p.slots))
 	for i, s := range p.slots {
 		from[i] = -1
-		if j, ok := at[s.key()]; ok && s.limit.shared == nil {
+		if j, ok := at[s.key()]; ok {
 			from[i] = j
 		}
 	}

@@ -54,7 +54,7 @@ func TestSwapsUnderLoad(t *testing.T) {
 		tn.seat.gate.Enter(unbounded)
 	}
 	for _, name := range []string{"walk-in", "turncoat"} {
-		table.find(0, name).buckets[0].Take(0, 1)
+		table.find(0, name).buckets()[0].Take(0, 1)
 	}
 
 	// While a table is swapped and adopted, which takes long if its goroutine is preempted, either rate is right.

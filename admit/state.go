@@ -101,7 +101,7 @@ func (tn *Tenant) states(now int64) TenantState {
 	s := TenantState{Name: tn.name, InFlight: tn.seat.gate.InFlight(), Concurrency: tn.plan.terms.Concurrency}
 	for i := range tn.plan.limits {
 		l := &tn.plan.limits[i]
-		if l.from == l.to {
+		if l.from == l.to && l.shared == nil {
 			continue // for each route, and there is none
 		}
 		s.Limits = append(s.Limits, tn.state(l.Limit, tn.emptiest(l, now), now))
@@ -110,7 +110,7 @@ func (tn *Tenant) states(now int64) TenantState {
 }
 
 func (tn *Tenant) state(l *Limit, slot int, now int64) LimitState {
-	b := tn.buckets[slot]
+	b := tn.bucket(l, slot)
 	return LimitState{
 		Name: l.rule.Name, Policy: l.rule.Policy, Unit: l.rule.Unit, Requests: l.rule.Requests, Per: l.rule.Per, Burst: l.rate.Burst(),
 		Available: b.Available(now), Reset: b.FullIn(now), Shadow: l.rule.Shadow,
@@ -121,7 +121,7 @@ func (tn *Tenant) state(l *Limit, slot int, now int64) LimitState {
 func (tn *Tenant) emptiest(l *planned, now int64) int {
 	least := l.from
 	for slot := l.from + 1; slot < l.to; slot++ {
-		if tn.buckets[slot].Available(now) < tn.buckets[least].Available(now) {
+		if tn.bucket(l.Limit, slot).Available(now) < tn.bucket(l.Limit, least).Available(now) {
 			least = slot
 		}
 	}

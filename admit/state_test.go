@@ -45,7 +45,7 @@ func TestTenants(t *testing.T) {
 func TestLimits(t *testing.T) {
 	r := newRig(t, `TenantPolicy p {tenants: {any: true}, limits: [{name: steady, requests: 10, burst: 20}, {name: none, requests: 0}]}`)
 	m := r.table.Match(r.now, requestOf("acme", "/"))
-	m.Tenant.buckets[0].Take(r.now, 5)
+	m.Tenant.buckets()[0].Take(r.now, 5)
 	want := []LimitState{
 		{Name: "steady", Policy: "p", Requests: 10, Per: time.Second, Burst: 20, Available: 15, Reset: 500 * time.Millisecond},
 		{Name: "none", Policy: "p", Per: time.Second},
