@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
@@ -14,6 +15,9 @@ const (
 	stripes = 64
 	// bucketsPerCell bounds the memory behind the cells: together they have no more than so many buckets each on average.
 	bucketsPerCell = 8
+	// lookAgain is how long a set that had no room is taken to have none, at most. Its cells are not looked at meanwhile, or a
+	// flood would buy a look at all of them with every request.
+	lookAgain = int64(100 * time.Millisecond)
 )
 
 // demandTable holds the cells of tenants that policy covers without naming. Its size is fixed: 16-way sets, found by a
@@ -38,6 +42,7 @@ type demandTable struct {
 type demandSet struct {
 	tags  [ways]atomic.Uint32 // upper half of the hash, never 0 when the way is taken
 	cells [ways]atomic.Pointer[Tenant]
+	full  atomic.Int64 // until when the set is taken to have no room
 }
 
 func newDemandTable(capacity int) *demandTable {
@@ -115,6 +120,9 @@ func (d *demandTable) bring(t *Table, p *plan, now int64, set int, tag uint32, n
 // add returns the cell of a tenant under table t, made if need be; nil when there is no room for it.
 func (d *demandTable) add(t *Table, p *plan, now int64, name string) *Tenant {
 	set, tag := d.find(name)
+	if now < d.sets[set].full.Load() {
+		return nil
+	}
 	lock := &d.locks[set%stripes]
 	lock.Lock()
 	defer lock.Unlock()
@@ -136,7 +144,7 @@ func (d *demandTable) add(t *Table, p *plan, now int64, name string) *Tenant {
 }
 
 // makeRoom returns a free way for a cell with so many buckets, after evicting a cell at rest if need be; -1 when there
-// is no room. The set is locked.
+// is no room, and is taken to be none until a cell can be at rest. The set is locked.
 func (d *demandTable) makeRoom(set, buckets int, now int64) int {
 	s := &d.sets[set]
 	room := int64(d.capacity())*bucketsPerCell - d.buckets.Load() - int64(buckets)
@@ -145,15 +153,23 @@ func (d *demandTable) makeRoom(set, buckets int, now int64) int {
 			return i
 		}
 	}
+	full := now + lookAgain
 	for i := range s.cells {
 		tn := s.cells[i].Load()
-		if tn != nil && room+int64(len(tn.plan.slots)) >= 0 && tn.evict(now) {
+		if tn == nil || room+int64(len(tn.plan.slots)) < 0 {
+			continue
+		}
+		if tn.evict(now) {
 			s.cells[i].Store(nil)
 			d.cells.Add(-1)
 			d.buckets.Add(-int64(len(tn.plan.slots)))
 			return i
 		}
+		if tn.seat.gate.InFlight() == 0 {
+			full = min(full, now+int64(tn.fullIn(now)))
+		}
 	}
+	s.full.Store(full)
 	return -1
 }
 

@@ -2,9 +2,7 @@ package admit
 
 import (
 	"fmt"
-	"runtime"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 )
@@ -54,94 +52,6 @@ func TestDemandInFlight(t *testing.T) {
 	r.want("busy", "/", Concurrency, "")
 	r.settle(m, v)
 	r.want("busy", "/", Passed, "")
-}
-
-// No flood resets a victim's bucket.
-func TestDemandVictim(t *testing.T) {
-	r := newRigOf(t, Options{AnyTenants: ways}, `TenantPolicy p {tenants: {any: true}, limits: [{name: steady, requests: 10, per: 10h}]}`)
-	r.wantPasses("victim", 10, 10)
-	for i := range 100_000 {
-		r.try("flood-"+strconv.Itoa(i), "/")
-		if i%1000 == 0 {
-			r.wait(30 * time.Second)
-		}
-	}
-	// 50 minutes have passed, which is no token yet.
-	r.wantPasses("victim", 20, 0)
-	if v := r.try("victim", "/"); v.RetryAfter != 10*time.Minute {
-		t.Errorf("unexpected wait: got %v, want 10m", v.RetryAfter)
-	}
-	r.wait(10 * time.Minute)
-	r.wantPasses("victim", 20, 1)
-}
-
-// Whoever rotates through a thousand names gets no more than whoever sticks to as many as there are cells.
-func TestDemandRotation(t *testing.T) {
-	const requests = 200_000
-	admitted := func(names int) (passed int) {
-		r := newRigOf(t, Options{AnyTenants: ways}, `TenantPolicy p {tenants: {any: true}, limits: [{name: steady, requests: 10, burst: 10}]}`)
-		for i := range requests {
-			passed += r.passes("name-"+strconv.Itoa(i%names), 1)
-			r.wait(50 * time.Microsecond)
-		}
-		return passed
-	}
-
-	// 17 buckets, ten seconds.
-	fixed, rotated := admitted(ways+1), admitted(1000)
-	if most := (ways + 1) * (10 + 10*10); fixed > most || fixed < most*98/100 {
-		t.Errorf("unexpected number passed without rotation: got %d, want about %d", fixed, most)
-	}
-	if rotated > fixed {
-		t.Errorf("rotating through 1000 names passed %d requests, sticking to %d names %d", rotated, ways+1, fixed)
-	}
-}
-
-// A million names cost no more memory than the cells.
-func TestDemandFlood(t *testing.T) {
-	const capacity = 1024
-	r := newRigOf(t, Options{AnyTenants: capacity}, `TenantPolicy p {tenants: {any: true}, limits: [{name: steady, requests: 1, per: 1s, burst: 2}]}`)
-	var name [24]byte
-	req := requestOf("", "/")
-	header := &byteField{name: "X-Tenant-ID"}
-	req.Header = header
-	flood := func(from, to int) {
-		for i := from; i < to; i++ {
-			header.value = strconv.AppendInt(append(name[:0], "tenant-"...), int64(i)*7919, 10)
-			m := r.table.Match(r.now, req)
-			v := r.table.Decide(r.now, &m)
-			r.settle(&m, &v)
-			r.now += int64(time.Millisecond)
-		}
-	}
-	flood(0, 100_000)
-	before := heapInUse()
-	flood(100_000, 1_000_000)
-	after := heapInUse()
-	if grown := int64(after) - int64(before); grown > 256<<10 {
-		t.Errorf("the heap grew by %d bytes over 900,000 names", grown)
-	}
-	s := r.table.OnDemand(r.now)
-	if s.Cells > s.Capacity || s.Capacity != capacity {
-		t.Errorf("unexpected state: got %+v, want at most %d cells", s, capacity)
-	}
-	cells := 0
-	r.table.demand.each(r.table, func(tn *Tenant) {
-		if tn.name != "" {
-			cells++
-		}
-	})
-	if cells != s.Cells {
-		t.Errorf("%d cells counted, there are %d", s.Cells, cells)
-	}
-}
-
-func heapInUse() uint64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
 }
 
 // Tenants with many buckets each are fewer.
@@ -220,45 +130,4 @@ func TestEvictedWhileNamed(t *testing.T) {
 	r.wantPasses("acme", 1, 1)
 	r.swap(onDemand)
 	r.wantPasses("acme", 5, 1)
-}
-
-// While the clock stands still nobody is ever at rest again after a request has passed, so that a table with one set admits one
-// request for each of its cells and one for the overflow, whatever the goroutines do to each other. A request that spent
-// from a cell given away under its feet would be one more.
-func TestEvictionRace(t *testing.T) {
-	const rounds, workers, names = 60, 4, 60
-	snap := snapshotOf(t, `TenantPolicy p {tenants: {any: true}, limits: [{name: steady, requests: 1, per: 1h}]}`)
-	for range rounds {
-		table, err := Build(nil, snap, 0, Options{AnyTenants: ways})
-		if err != nil {
-			t.Fatalf("unexpected error: %v", err)
-		}
-		table.Adopt(0)
-		var wg sync.WaitGroup
-		passed := make([]int, workers)
-		for w := range workers {
-			wg.Go(func() {
-				for i := range names {
-					name := strconv.Itoa((i*(w+1) + w) % names)
-					m := table.Match(1, requestOf(name, "/"))
-					if i%3 == 0 {
-						runtime.Gosched()
-					}
-					v := table.Decide(1, &m)
-					if v.Reason == Passed {
-						passed[w]++
-					}
-					table.Settle(&m, &v, Outcome{Reason: v.Reason})
-				}
-			})
-		}
-		wg.Wait()
-		sum := 0
-		for _, n := range passed {
-			sum += n
-		}
-		if sum > ways+1 || sum < ways {
-			t.Fatalf("unexpected number of requests passed: got %d, want %d", sum, ways+1)
-		}
-	}
 }

@@ -2,6 +2,7 @@ package admit
 
 import (
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"weir/limit"
@@ -138,16 +139,14 @@ func (tn *Tenant) restate(now int64) {
 	}
 }
 
-// atRest says whether forgetting the cell would change nothing: no request in flight, every bucket of its own full.
-func (tn *Tenant) atRest(now int64) bool {
-	if tn.seat.gate.InFlight() != 0 {
-		return false
-	}
+// fullIn returns how long after now every bucket of the tenant's own is full again.
+func (tn *Tenant) fullIn(now int64) (longest time.Duration) {
 	buckets := tn.buckets()
 	for i := range buckets {
-		if !buckets[i].Full(now) {
-			return false
-		}
+		longest = max(longest, buckets[i].FullIn(now))
 	}
-	return true
+	return longest
 }
+
+// atRest says whether forgetting the cell would change nothing: no request in flight, every bucket of its own full.
+func (tn *Tenant) atRest(now int64) bool { return tn.seat.gate.InFlight() == 0 && tn.fullIn(now) == 0 }
