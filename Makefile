@@ -7,6 +7,7 @@ BUILD   := $(GO) build -tags $(TAGS) -trimpath -ldflags '$(LDFLAGS)'
 
 FUZZTIME    ?= 30s
 BENCH       ?= .
+RUNS        ?= 5
 BIG         ?= 10
 IMAGE       ?= weir
 BUILDER     ?= $(firstword $(foreach b,docker podman buildah,$(if $(shell command -v $(b)),$(b))))
@@ -44,6 +45,10 @@ fuzz: ## Fuzz every target for FUZZTIME each
 .PHONY: bench
 bench: ## Run the benchmarks that match BENCH
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+.PHONY: peers
+peers: ## Compare our bucket with others', as medians of RUNS runs
+	$(GO) test -run '^$$' -bench '^BenchmarkTake$$' -count $(RUNS) ./limit | awk -f .ci/peers.awk
 
 .PHONY: big
 big: ## Move a body of BIG GiB each way in constant memory

@@ -25,6 +25,7 @@ require (
 require (
 	github.com/coder/websocket v1.8.14
 	github.com/spf13/pflag v1.0.9
+	golang.org/x/time v0.15.0
 )
 
 require (
