@@ -62,7 +62,7 @@ func (m *Meter) Piece() int {
 		if c.limit.rule.Shadow {
 			continue
 		}
-		r := m.tenant.buckets[c.slot].Rate()
+		r := m.tenant.bucket(c.limit, c.slot).Rate()
 		most = min(most, max(r.Refills(pieceTime), leastPiece), r.Burst())
 	}
 	return int(max(most, 1))
@@ -91,7 +91,7 @@ func (m *Meter) Wait(now int64) time.Duration {
 
 // left returns how long the piece has to wait for one limit.
 func (m *Meter) left(c *check, now int64) time.Duration {
-	bucket := m.tenant.buckets[c.slot]
+	bucket := m.tenant.bucket(c.limit, c.slot)
 	switch rate := bucket.Rate(); {
 	case m.rate == nil:
 		m.rate, m.due = rate, now+int64(bucket.Debit(now, m.bytes))

@@ -60,7 +60,7 @@ func (b *Bucket) Debit(now, n int64) time.Duration {
 	for e := b.current.Load(); ; {
 		tat := e.tat.Load()
 		if tat == frozen {
-			e = e.next
+			e = b.after(e)
 			continue
 		}
 		next, wait := e.rate.Debit(tat, now, n)
