@@ -52,7 +52,7 @@ func (s *Snapshot) UnknownPolicies() []int { return s.withSpecificity(SpecUnknow
 // It is a pure function of the snapshot and the set: equal sets give equal plans.
 //
 // Limits of different names all apply. Of the limits of one name a single one stands ([prevails]): the most specific, unless one
-// of them is final. Concurrency, Backend and Reject each come from the most specific policy that says something. Ties go
+// of them is final. Concurrency, Backend, Reject and Headers each come from the most specific policy that says something. Ties go
 // to the policy whose name sorts first; the length of a pattern does not count, so "eu-*" and "eu-west-*" are equally specific.
 func (s *Snapshot) Plan(policies []int) Plan {
 	order := s.bySpecificity(policies)
@@ -84,7 +84,9 @@ func (s *Snapshot) Plan(policies []int) Plan {
 		if p.Reject != nil && !rejectSaid {
 			plan.Reject, rejectSaid = *p.Reject, true
 		}
+		plan.Headers = cmp.Or(plan.Headers, p.Headers)
 	}
+	plan.Headers = cmp.Or(plan.Headers, "Off")
 	return plan
 }
 

@@ -144,6 +144,9 @@ func TestPlanSingleValues(t *testing.T) {
 	f := func(want Plan, policies ...TenantPolicy) {
 		t.Helper()
 		s := snapshotOf(policies...)
+		if want.Headers == "" {
+			want.Headers = "Off"
+		}
 		if diff := cmp.Diff(want, s.Plan(s.Covering("acme", nil))); diff != "" {
 			t.Errorf("plan (-want +got):\n%s", diff)
 		}
@@ -173,6 +176,18 @@ func TestPlanSingleValues(t *testing.T) {
 	// A reject equal to the default is said all the same.
 	f(Plan{Backend: -1, Reject: standard},
 		with(selecting("a", "any"), 0, -1, legacy), with(selecting("c", "names acme"), 0, -1, &standard))
+
+	// What answers tell is said apart from what refusals tell.
+	telling := func(p TenantPolicy, headers string) TenantPolicy {
+		p.Headers = headers
+		return p
+	}
+	f(Plan{Backend: -1, Reject: standard, Headers: "Both"},
+		telling(selecting("a", "any"), "Legacy"), telling(selecting("b", "match a*"), "Both"), selecting("c", "names acme"))
+
+	// Off is said all the same.
+	f(Plan{Backend: -1, Reject: standard, Headers: "Off"},
+		telling(selecting("a", "any"), "Legacy"), telling(selecting("c", "names acme"), "Off"))
 }
 
 func TestCovering(t *testing.T) {

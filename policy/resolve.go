@@ -255,7 +255,7 @@ func (c *compiler) resolvePolicies() {
 }
 
 func (c *compiler) resolvePolicy(d *Document, spec *TenantPolicySpec) TenantPolicy {
-	p := TenantPolicy{Name: d.Name, Backend: -1}
+	p := TenantPolicy{Name: d.Name, Backend: -1, Headers: spec.Headers}
 	switch t := spec.Tenants; {
 	case len(t.Names) > 0:
 		p.Specificity, p.Names = SpecNames, slices.Clone(t.Names)

@@ -229,6 +229,7 @@ type TenantPolicy struct {
 	Concurrency int     // 0: says nothing
 	Backend     int     // index into Snapshot.Backends; -1: says nothing
 	Reject      *Reject // nil: says nothing
+	Headers     string  // empty: says nothing
 }
 
 // BucketScope says who shares a bucket.
@@ -279,4 +280,5 @@ type Plan struct {
 	Concurrency int         // 0: no bound
 	Backend     int         // index into Snapshot.Backends; -1: the route's
 	Reject      Reject      // defaults applied
+	Headers     string      // Off, Standard, Legacy or Both: what answers tell that were let through
 }

@@ -20,6 +20,10 @@ type TenantPolicySpec struct {
 	Backend string `yaml:"backend" weir:"format=dnslabel"`
 	// Reject says what a refused client is told. The most specific policy that sets it wins.
 	Reject *Reject `yaml:"reject"`
+	// Headers says what the answers of the backend tell a client of its limits, beside what refusals say: Standard adds
+	// RateLimit-Policy and RateLimit, Legacy X-RateLimit-*, Both all of them; Off leaves answers as they are. Where the backend
+	// sends such fields itself, the stricter value wins. The most specific policy that sets it wins; where none does, it is Off.
+	Headers string `yaml:"headers" weir:"enum=Off|Standard|Legacy|Both"`
 }
 
 // TenantSelector says whom a policy applies to. Exactly one field is set.
