@@ -136,6 +136,12 @@ func (b *Bucket) FullIn(now int64) time.Duration {
 	return r.FullIn(tat, now)
 }
 
+// Level returns how full the bucket is at now: see [Rate.Level].
+func (b *Bucket) Level(now int64) Level {
+	tat, r := b.read()
+	return r.Level(tat, now)
+}
+
 // Rate returns the rate in force.
 func (b *Bucket) Rate() *Rate {
 	_, r := b.read()

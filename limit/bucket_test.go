@@ -27,6 +27,9 @@ func TestBucket(t *testing.T) {
 		if got := b.Full(now); got != (wantFullIn == 0) {
 			t.Errorf("Full = %v, but it is full in %v", got, wantFullIn)
 		}
+		if got := b.Level(now); got.Available != wantAvailable || got.Full != wantFullIn {
+			t.Errorf("Level = %+v, want %d, and full in %v", got, wantAvailable, wantFullIn)
+		}
 	}
 	// A new bucket is full.
 	f(0, 10, 0)

@@ -176,6 +176,23 @@ func (r *Rate) Full(tat, now int64) bool { return tat <= subticks(now) }
 // FullIn returns how long after now the bucket is full again.
 func (r *Rate) FullIn(tat, now int64) time.Duration { return wait(max(tat-subticks(now), 0)) }
 
+// Level is how full a bucket is at one instant.
+type Level struct {
+	Available int64         // whole tokens that could be taken
+	Next      time.Duration // least wait until there is one more if nothing is taken; 0 when the bucket is full or blocked
+	Full      time.Duration // least wait until nothing is owed
+}
+
+// Level returns how full the bucket is at now. What it returns belongs together: it comes from one TAT.
+func (r *Rate) Level(tat, now int64) Level {
+	debt := max(tat-subticks(now), 0)
+	l := Level{Available: r.left(debt), Full: wait(debt)}
+	if l.Available < r.burst {
+		l.Next = wait(debt + (l.Available+1)*r.cost - r.depth)
+	}
+	return l
+}
+
 // left returns the whole tokens a bucket with that debt holds.
 func (r *Rate) left(debt int64) int64 { return max(r.depth-debt, 0) / r.cost }
 

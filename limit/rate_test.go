@@ -290,6 +290,47 @@ func TestFullIn(t *testing.T) {
 	f(time.Hour, 0)
 }
 
+func TestLevel(t *testing.T) {
+	r := mustRate(t, 3, time.Second, 10)
+	tat, _ := r.Take(0, second, 2)
+	f := func(r *Rate, tat int64, now time.Duration, want Level) {
+		t.Helper()
+		if got := r.Level(tat, int64(now)); got != want {
+			t.Errorf("Level at %v = %+v, want %+v", now, got, want)
+		}
+	}
+	// The next token is a third of a second away, rounded up, and less as time goes by.
+	f(r, tat, time.Second, Level{8, 333333334, 666666667})
+	f(r, tat, time.Second+333333333, Level{8, 1, 333333334})
+	f(r, tat, time.Second+333333334, Level{9, 333333333, 333333333})
+	// A full bucket waits for none.
+	f(r, tat, time.Hour, Level{10, 0, 0})
+	// A bucket that owes more than it holds, since its burst was cut, has to pay for that first.
+	small := mustRate(t, 3, time.Second, 1)
+	f(small, tat, time.Second, Level{0, 666666667, 666666667})
+	// One that blocks has nothing and never will.
+	f(mustRate(t, 0, time.Second, 0), tat, time.Second, Level{0, 0, 666666667})
+}
+
+// TestNextIsTheLeastWait: what is not available is so after that wait, and not a nanosecond earlier.
+func TestNextIsTheLeastWait(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := anyRate(t, "rate")
+		now := rapid.Int64Range(0, second).Draw(t, "now")
+		tat, _ := r.Take(0, now, rapid.Int64Range(1, r.Burst()).Draw(t, "taken"))
+		l := r.Level(tat, now)
+		if l.Available == r.Burst() {
+			t.Fatalf("%+v is full", l)
+		}
+		if _, d := r.Take(tat, now+int64(l.Next), l.Available+1); !d.OK {
+			t.Fatalf("%+v, but then there is no more", l)
+		}
+		if _, d := r.Take(tat, now+int64(l.Next)-1, l.Available+1); d.OK {
+			t.Fatalf("%+v, but there is more before", l)
+		}
+	})
+}
+
 // TestShortfall measures what an emptied bucket gains in a second against what was asked for.
 func TestShortfall(t *testing.T) {
 	f := func(requests int64, most float64) {
