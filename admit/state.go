@@ -16,10 +16,13 @@ type LimitState struct {
 	Requests  int64
 	Per       time.Duration
 	Burst     int64
-	Available int64 // whole tokens
-	// Reset is how long until the bucket is full again: the draft's "effective window" after which the whole quota is there.
-	Reset  time.Duration
-	Shadow bool // it denies nothing
+	Available int64         // whole tokens
+	Next      time.Duration // until there is one more; 0 when the bucket is full or blocked
+	Reset     time.Duration // until the bucket is full again
+	Shadow    bool          // it denies nothing
+	// Concurrent is true for the tenant's gate: Requests may be in flight at once, Available more may be let in now, and
+	// there are no times.
+	Concurrent bool
 }
 
 // TenantState is how one tenant stands, for pages.
@@ -37,7 +40,11 @@ type DemandState struct {
 	Overflow int // cells in use that newcomers share because there was no room, one for each combination of policies
 }
 
-// Limits appends the state of every enforced limit that applies to the request: those that refuse, and then those in bytes.
+// gateName is what clients are told that the tenant's gate is called.
+const gateName = "concurrency"
+
+// Limits appends the state of every enforced limit that applies to the request: those that Decide asks, in that order, then those
+// in bytes, and then the tenant's gate where there is one. It allocates nothing when dst has room.
 func (t *Table) Limits(now int64, m *Match, dst []LimitState) []LimitState {
 	if m.Route.index < 0 {
 		return dst
@@ -50,6 +57,10 @@ func (t *Table) Limits(now int64, m *Match, dst []LimitState) []LimitState {
 		if c := &list.bytes[i]; !c.limit.rule.Shadow {
 			dst = append(dst, m.Tenant.state(c.limit, c.slot, now))
 		}
+	}
+	if most := m.Tenant.plan.terms.Concurrency; most > 0 {
+		free := max(int64(most)-m.Tenant.seat.gate.InFlight(), 0)
+		dst = append(dst, LimitState{Name: gateName, Requests: int64(most), Available: free, Concurrent: true})
 	}
 	return dst
 }
@@ -110,10 +121,10 @@ func (tn *Tenant) states(now int64) TenantState {
 }
 
 func (tn *Tenant) state(l *Limit, slot int, now int64) LimitState {
-	b := tn.bucket(l, slot)
+	level := tn.bucket(l, slot).Level(now)
 	return LimitState{
 		Name: l.rule.Name, Policy: l.rule.Policy, Unit: l.rule.Unit, Requests: l.rule.Requests, Per: l.rule.Per, Burst: l.rate.Burst(),
-		Available: b.Available(now), Reset: b.FullIn(now), Shadow: l.rule.Shadow,
+		Available: level.Available, Next: level.Next, Reset: level.Full, Shadow: l.rule.Shadow,
 	}
 }
 

@@ -18,8 +18,8 @@ func TestTenants(t *testing.T) {
 	got := r.table.Tenants(r.now)
 	want := []TenantState{
 		{Name: "acme", InFlight: 1, Concurrency: 5, Limits: []LimitState{
-			{Name: "steady", Policy: "gold", Requests: 10, Per: time.Second, Burst: 20, Available: 15, Reset: 500 * time.Millisecond},
-			{Name: "dark", Policy: "gold", Requests: 1, Per: time.Minute, Burst: 1, Reset: time.Minute, Shadow: true},
+			{Name: "steady", Policy: "gold", Requests: 10, Per: time.Second, Burst: 20, Available: 15, Next: 100 * time.Millisecond, Reset: 500 * time.Millisecond},
+			{Name: "dark", Policy: "gold", Requests: 1, Per: time.Minute, Burst: 1, Next: time.Minute, Reset: time.Minute, Shadow: true},
 		}},
 		{Name: "globex"},
 	}
@@ -43,18 +43,20 @@ func TestTenants(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	r := newRig(t, `TenantPolicy p {tenants: {any: true}, limits: [{name: steady, requests: 10, burst: 20}, {name: none, requests: 0}]}`)
+	r := newRig(t, `TenantPolicy p {tenants: {any: true}, concurrency: {max: 3}, limits: [{name: steady, requests: 10, burst: 20}, {name: none, requests: 0}]}`)
 	m := r.table.Match(r.now, requestOf("acme", "/"))
 	m.Tenant.buckets()[0].Take(r.now, 5)
+	m.Tenant.seat.gate.Enter(3)
 	want := []LimitState{
-		{Name: "steady", Policy: "p", Requests: 10, Per: time.Second, Burst: 20, Available: 15, Reset: 500 * time.Millisecond},
+		{Name: "steady", Policy: "p", Requests: 10, Per: time.Second, Burst: 20, Available: 15, Next: 100 * time.Millisecond, Reset: 500 * time.Millisecond},
 		{Name: "none", Policy: "p", Per: time.Second},
+		{Name: "concurrency", Requests: 3, Available: 2, Concurrent: true},
 	}
 	if diff := cmp.Diff(want, r.table.Limits(r.now, &m, nil)); diff != "" {
 		t.Errorf("unexpected limits (-want +got):\n%s", diff)
 	}
 	// It appends.
-	if got := r.table.Limits(r.now, &m, want[:1:1]); len(got) != 3 {
-		t.Errorf("unexpected number of limits: got %d, want 3", len(got))
+	if got := r.table.Limits(r.now, &m, want[:1:1]); len(got) != 4 {
+		t.Errorf("unexpected number of limits: got %d, want 4", len(got))
 	}
 }
