@@ -127,6 +127,12 @@ func (f *Fields) Get(k Kind) (value []byte, count int) {
 	return value, count
 }
 
+// Kept reports whether field i is passed on: it is not hop-by-hop, not nominated by Connection, and was not dropped.
+func (f *Fields) Kept(i int) bool { return !f.List[i].hop }
+
+// Drop keeps field i from being passed on. Name and Value go on to return what it is.
+func (f *Fields) Drop(i int) { f.List[i].hop = true }
+
 // valueAt is Value for the index the scanner noted.
 func (f *Fields) valueAt(i uint32) []byte { return f.Value(int(i)) }
 

@@ -153,6 +153,33 @@ func TestResponseHeads(t *testing.T) {
 		"101 \"Go\" 1.1 body=0/0 keep=false interim=false upgrade=true\nHTTP/1.1 101 Go\r\nA: 1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n")
 }
 
+// TestDroppedFields: a field that is dropped is not passed on, and can be read all the same.
+func TestDroppedFields(t *testing.T) {
+	s := DefaultSettings()
+	var h ResponseHead
+	text := "HTTP/1.1 200 OK\r\nA: 1\r\nConnection: B\r\nB: 2\r\nC: 3\r\nC: 4\r\nContent-Length: 0\r\n\r\n"
+	if _, err := ScanResponseHead(&h, []byte(text), Asked{}, &s); err != nil {
+		t.Fatal(err)
+	}
+	var kept []string
+	for i := range h.List {
+		if h.Kept(i) {
+			kept = append(kept, string(h.Name(i)))
+		}
+	}
+	if diff := cmp.Diff([]string{"A", "C", "C", "Content-Length"}, kept); diff != "" {
+		t.Errorf("kept (-want +got):\n%s", diff)
+	}
+	h.Drop(0)
+	h.Drop(4)
+	if got, want := string(h.AppendForward(nil, 0)), "HTTP/1.1 200 OK\r\nC: 3\r\nContent-Length: 0\r\n"; got != want {
+		t.Errorf("passed on %q, want %q", got, want)
+	}
+	if h.Kept(0) || !h.Kept(3) || string(h.Value(4)) != "4" {
+		t.Errorf("kept %v and %v, the value of the dropped field is %q", h.Kept(0), h.Kept(3), h.Value(4))
+	}
+}
+
 func TestResponseFaults(t *testing.T) {
 	f := func(raw string, asked Asked, want Cause) {
 		t.Helper()
