@@ -154,7 +154,7 @@ func TestWhatIsToldIsTrue(t *testing.T) {
 		requests, burst := 1+rnd.Int64N(10000), 1+int64(math.Pow(10, 4*rnd.Float64()))
 		r := newRig(t, fmt.Sprintf("TenantPolicy p {tenants: {any: true}, limits: [{name: steady, requests: %d, per: %s, burst: %d}]}", requests, per, burst))
 		m := r.table.Match(r.now, requestOf("acme", "/"))
-		b := m.Tenant.buckets()[0]
+		b := &m.Tenant.buckets()[0]
 		b.Take(r.now, burst)
 		r.wait(time.Duration(rnd.Float64() * float64(per) / float64(requests) * float64(1+rnd.Int64N(burst))))
 		states := r.table.Limits(r.now, &m, nil)

@@ -86,6 +86,9 @@ func (x *exchange) forget() {
 	if cap(x.out) > maxScratch {
 		x.out = nil
 	}
+	if cap(x.text) > maxScratch {
+		x.text = nil
+	}
 	x.body = nil
 	x.gathered.release()
 	x.gathered = copyBuffer{}

@@ -1,16 +1,12 @@
 package proxy
 
 import (
-	"bytes"
 	"math/rand/v2"
 	"strconv"
-	"time"
 
 	"github.com/valyala/fasthttp"
 
 	"weir/admit"
-	"weir/policy"
-	"weir/proxy/wire"
 )
 
 // problem is what a client is told of a reason: a title for people and, where RFC 9209 has a word for it, the error in
@@ -97,17 +93,18 @@ func (p *Proxy) reject(ctx *fasthttp.RequestCtx, x *exchange) {
 	switch x.reason {
 	case admit.Limited, admit.TooCostly, admit.Concurrency:
 		limited = true
+		x.limits = x.live.table.Limits(x.now, &x.match, x.limits[:0])
 		p.limitHeaders(h, x)
 	case admit.NoIdentity:
 		h.Set("WWW-Authenticate", `Weir realm="tenant"`) // RFC 9110 asks for one with every 401
-	case admit.Draining:
-		h.Set("Retry-After", "1")
+	case admit.Draining, admit.NoEndpoint, admit.PoolFull:
+		h.Set("Retry-After", "1") // there is no telling; it may be over at once
 	case admit.BadRequest:
 		if x.status == fasthttp.StatusMethodNotAllowed {
 			h.Set("Allow", methods) // and for this with every 405
 		}
 	}
-	if textOnly(x.head) {
+	if wantsText(x.head) {
 		h.SetContentType("text/plain; charset=utf-8")
 		x.text = appendText(x.text[:0], why, x)
 	} else {
@@ -130,95 +127,67 @@ func appendProblem(dst []byte, why problem, limited bool, x *exchange) []byte {
 	dst = strconv.AppendInt(append(append(dst, why.title...), `","status":`...), int64(x.status), 10)
 	dst = append(append(append(dst, `,"detail":"`...), why.detail...), '"')
 	if limited {
-		dst = append(dst, `,"violated-policies":["`...)
-		if l := x.verdict.Limit; l != nil {
-			dst = append(dst, l.Name()...)
-		} else {
-			dst = append(dst, "concurrency"...)
-		}
-		dst = append(dst, `"]`...)
+		dst = appendViolated(append(dst, `,"violated-policies":[`...), x)
 	}
 	return append(append(append(dst, `,"request-id":"`...), x.requestID()...), "\"}\n"...)
 }
 
+// appendViolated writes the names of the limits that would refuse the request, and ends their list. They are DNS labels.
+func appendViolated(dst []byte, x *exchange) []byte {
+	first := len(dst)
+	for i := range x.limits {
+		s := &x.limits[i]
+		if !s.Refuses(1) && !x.refusedBy(s) {
+			continue
+		}
+		if len(dst) > first {
+			dst = append(dst, ',')
+		}
+		dst = append(append(append(dst, '"'), s.Name...), '"')
+	}
+	return append(dst, ']')
+}
+
 // limitHeaders tells a refused client of every limit that applies to it, in the form its policy asks for: the structured
-// fields of draft-ietf-httpapi-ratelimit-headers, the older X-RateLimit-* of the limit that refused, and Retry-After.
+// fields of draft-ietf-httpapi-ratelimit-headers, the older X-RateLimit-* of the limit that refused, and Retry-After where
+// waiting helps.
 func (p *Proxy) limitHeaders(h *fasthttp.ResponseHeader, x *exchange) {
 	form := x.match.Tenant.Plan().Reject.Headers
 	if form == "Off" {
 		return
 	}
 	if x.reason == admit.Limited {
-		x.setNumber(h, "Retry-After", retryAfterSeconds(x.verdict.RetryAfter, rand.Float64()))
+		x.setNumber(h, "Retry-After", admit.RetryAfter(x.verdict.RetryAfter, rand.Float64()))
 	}
-	x.limits = x.live.table.Limits(x.now, &x.match, x.limits[:0])
 	if form != "Legacy" && len(x.limits) > 0 {
-		x.text = x.text[:0]
-		for i := range x.limits {
-			x.text = appendPolicyItem(x.text, &x.limits[i], i > 0)
-		}
+		x.text = admit.AppendPolicies(x.text[:0], x.limits)
 		h.SetBytesV("RateLimit-Policy", x.text)
-		x.text = x.text[:0]
-		for i := range x.limits {
-			x.text = appendLimitItem(x.text, &x.limits[i], i > 0)
-		}
+		x.text = admit.AppendLimits(x.text[:0], x.limits)
 		h.SetBytesV("RateLimit", x.text)
 	}
 	if form == "Standard" || x.verdict.Limit == nil {
 		return
 	}
 	for i := range x.limits {
-		if s := &x.limits[i]; s.Name == x.verdict.Limit.Name() && s.Policy == x.verdict.Limit.Policy() {
-			x.setNumber(h, "X-RateLimit-Limit", s.Requests)
-			x.setNumber(h, "X-RateLimit-Remaining", s.Available)
-			x.setNumber(h, "X-RateLimit-Reset", seconds(s.Reset))
+		if x.refusedBy(&x.limits[i]) {
+			limit, remaining, reset := x.limits[i].Legacy()
+			x.setNumber(h, "X-RateLimit-Limit", limit)
+			x.setNumber(h, "X-RateLimit-Remaining", remaining)
+			x.setNumber(h, "X-RateLimit-Reset", reset)
 		}
 	}
+}
+
+// refusedBy says whether this is the limit that the verdict names, or the gate where it names none.
+func (x *exchange) refusedBy(s *admit.LimitState) bool {
+	l := x.verdict.Limit
+	if l == nil || s.Concurrent {
+		return l == nil && s.Concurrent
+	}
+	return s.Name == l.Name() && s.Policy == l.Policy()
 }
 
 func (x *exchange) setNumber(h *fasthttp.ResponseHeader, name string, n int64) {
 	x.text = strconv.AppendInt(x.text[:0], n, 10)
 	h.SetBytesV(name, x.text)
-}
-
-// appendPolicyItem writes one member of RateLimit-Policy: "steady";q=1000;w=1.
-func appendPolicyItem(dst []byte, s *admit.LimitState, comma bool) []byte {
-	dst = appendName(dst, s.Name, comma)
-	dst = strconv.AppendInt(append(dst, ";q="...), s.Requests, 10)
-	dst = strconv.AppendInt(append(dst, ";w="...), seconds(s.Per), 10)
-	if s.Unit == policy.UnitBytes {
-		dst = append(dst, `;qu="content-bytes"`...)
-	}
-	return dst
-}
-
-// appendLimitItem writes one member of RateLimit: "steady";r=0;t=1.
-func appendLimitItem(dst []byte, s *admit.LimitState, comma bool) []byte {
-	dst = appendName(dst, s.Name, comma)
-	dst = strconv.AppendInt(append(dst, ";r="...), max(s.Available, 0), 10)
-	return strconv.AppendInt(append(dst, ";t="...), seconds(s.Reset), 10)
-}
-
-// appendName writes a limit's name as a structured-field string; names are DNS labels, so nothing needs an escape.
-func appendName(dst []byte, name string, comma bool) []byte {
-	if comma {
-		dst = append(dst, ", "...)
-	}
-	return append(append(append(dst, '"'), name...), '"')
-}
-
-// retryAfterSeconds rounds a wait up to whole seconds and adds up to 3 % so that refused clients do not come back in step;
-// it is never earlier than the truth. jitter is in [0, 1).
-func retryAfterSeconds(wait time.Duration, jitter float64) int64 {
-	return max(seconds(wait+time.Duration(float64(wait)*0.03*jitter)), 1)
-}
-
-// seconds rounds up.
-func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
-
-// textOnly says whether the client accepts plain text and nothing that a problem document could be.
-func textOnly(head *wire.Head) bool {
-	accept, n := head.Lookup("Accept")
-	return n == 1 && bytes.HasPrefix(accept, []byte("text/plain")) &&
-		!bytes.Contains(accept, []byte("json")) && !bytes.Contains(accept, []byte("*/*")) && !bytes.Contains(accept, []byte("application/*"))
 }
