@@ -65,9 +65,12 @@ var rooms = map[string]room{
 		weir:    []string{"weir/policy", "weir/proxy/wire", "weir/proxy/certs", "weir/admit"},
 		outside: []string{metrics, logs, unix},
 	},
+	"weir/proxy/ratelimit": {
+		weir: []string{"weir/admit", "weir/proxy/wire"},
+	},
 	"weir/proxy/conformance": {}, // tests and nothing else
 	"weir/proxy": {
-		weir:    []string{"weir/admit", "weir/limit", "weir/policy", "weir/proxy/wire", "weir/proxy/upstream", "weir/proxy/certs"},
+		weir:    []string{"weir/admit", "weir/limit", "weir/policy", "weir/proxy/wire", "weir/proxy/upstream", "weir/proxy/certs", "weir/proxy/ratelimit"},
 		outside: []string{fasthttp, metrics, logs, unix},
 	},
 	"weir/control": {

@@ -35,9 +35,9 @@ func TestPausesAllocateNothing(t *testing.T) {
 
 // TestAllocations is not for the race detector, which makes pools forget.
 func TestAllocations(t *testing.T) {
-	f := func(name, request, limits, log string) {
+	f := func(name, request, limits, log string, said ...string) {
 		t.Helper()
-		answer := "HTTP/1.1 200 OK\r\nContent-Length: 1024\r\n\r\n" + strings.Repeat("x", 1024)
+		answer := "HTTP/1.1 200 OK\r\n" + strings.Join(said, "") + "Content-Length: 1024\r\n\r\n" + strings.Repeat("x", 1024)
 		s := serve(t, documents(canned(t, answer).addr, log, limited(limits)))
 		s.access.SetOutput(io.Discard)
 		c := s.dial()
@@ -60,6 +60,9 @@ func TestAllocations(t *testing.T) {
 	f("allowed and logged", get, most, logged)
 	f("metered", get, traffic, silent)
 	f("metered with a body", post(5, "hello"), traffic, silent)
+	f("told of limits", get, most+"\n  headers: Both", silent)
+	f("told of limits of both sides", get, most+"\n  headers: Both", silent,
+		"RateLimit: \"l\";r=1000000;t=1, \"own\";r=5;t=1\r\n", "X-RateLimit-Remaining: 2000000\r\n")
 	f("blocked", get, none, silent)
 	f("limited", get, one, silent)
 	f("limited and logged", get, one, logged)

@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"math/rand/v2"
 	"net/netip"
 
+	"weir/proxy/ratelimit"
 	"weir/proxy/wire"
 )
 
@@ -79,14 +81,15 @@ func appendPeer(dst []byte, peer netip.Addr, comma bool) []byte {
 	return peer.AppendTo(dst)
 }
 
-// appendAnswerHead writes the head that goes to the client: the backend's own, edited in place, then what concerns this
-// connection.
+// appendAnswerHead writes the head that goes to the client: the backend's own, edited in place, then what the client is told of
+// its limits, and what concerns this connection.
 func appendAnswerHead(dst []byte, x *exchange, answer *wire.ResponseHead, how framing) []byte {
 	drop := wire.KindSet(0)
 	if how == toClose {
 		drop = 1 << wire.KindTransferEncoding
 	}
-	dst = answer.AppendForward(dst, drop)
+	x.text = appendTold(x.text[:0], x, answer)
+	dst = append(answer.AppendForward(dst, drop), x.text...)
 	if how == chunked && answer.Body == wire.BodyToClose {
 		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
 	}
@@ -97,4 +100,16 @@ func appendAnswerHead(dst []byte, x *exchange, answer *wire.ResponseHead, how fr
 		dst = append(dst, "Connection: keep-alive\r\n"...)
 	}
 	return append(dst, "\r\n"...)
+}
+
+// appendTold writes the lines about limits that the tenant's policy asks for in answers, as the limits are now that the answer
+// is there, and takes the backend's lines that they replace out of the answer.
+func appendTold(dst []byte, x *exchange, answer *wire.ResponseHead) []byte {
+	form := x.match.Tenant.Plan().Headers
+	if form == "Off" {
+		return dst
+	}
+	x.limits = x.live.table.Limits(x.headAt, &x.match, x.limits[:0])
+	terms := ratelimit.Terms{Form: form, Limits: x.limits, Unix: x.conn.proxy.clock.Wall(x.headAt).Unix(), Jitter: rand.Float64()}
+	return ratelimit.Append(dst, &terms, answer)
 }
