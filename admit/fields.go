@@ -165,6 +165,67 @@ func RetryAfter(wait time.Duration, jitter float64) int64 {
 	return max(seconds(wait+time.Duration(float64(wait)*0.03*jitter)), 1)
 }
 
+// TellRefused calls set with each field that tells a refused client of its limits, in the order in which they are sent: every
+// limit that applies, the older fields of the one that refused, and Retry-After where waiting helps. form is the policy's
+// `reject.headers`, states are all enforced limits that apply, and jitter is that of [RetryAfter]. What set is given is valid
+// during the call. It returns scratch, the memory that it used, to be passed in again; with enough of that it allocates
+// nothing.
+func (v *Verdict) TellRefused(scratch []byte, form string, states []LimitState, jitter float64, set func(name string, value []byte)) []byte {
+	if form == "Off" {
+		return scratch
+	}
+	number := func(name string, n int64) {
+		scratch = strconv.AppendInt(scratch[:0], n, 10)
+		set(name, scratch)
+	}
+	if v.Reason == Limited {
+		number("Retry-After", RetryAfter(v.RetryAfter, jitter))
+	}
+	if form != "Legacy" && len(states) > 0 {
+		scratch = AppendPolicies(scratch[:0], states)
+		set("RateLimit-Policy", scratch)
+		scratch = AppendLimits(scratch[:0], states)
+		set("RateLimit", scratch)
+	}
+	if form == "Standard" || v.Limit == nil {
+		return scratch
+	}
+	for i := range states {
+		if v.IsOf(&states[i]) {
+			limit, remaining, reset := states[i].Legacy()
+			number("X-RateLimit-Limit", limit)
+			number("X-RateLimit-Remaining", remaining)
+			number("X-RateLimit-Reset", reset)
+		}
+	}
+	return scratch
+}
+
+// IsOf says whether this is the state of the limit that refused, or of the gate where that did.
+func (v *Verdict) IsOf(s *LimitState) bool {
+	if v.Limit == nil || s.Concurrent {
+		return v.Limit == nil && v.Reason == Concurrency && s.Concurrent
+	}
+	return s.Name == v.Limit.rule.Name && s.Policy == v.Limit.rule.Policy
+}
+
+// AppendViolated appends the names of the limits that would refuse a request of n tokens, that of the verdict in any case, as
+// the members of a JSON array (`violated-policies` of RFC 9457 documents). Names are DNS labels and need no escape.
+func (v *Verdict) AppendViolated(dst []byte, states []LimitState, n int64) []byte {
+	start := len(dst)
+	for i := range states {
+		s := &states[i]
+		if !s.Refuses(n) && !v.IsOf(s) {
+			continue
+		}
+		if len(dst) > start {
+			dst = append(dst, ',')
+		}
+		dst = appendName(dst, s.Name)
+	}
+	return dst
+}
+
 // appendName writes a limit's name as a string; names are DNS labels, so nothing needs an escape.
 func appendName(dst []byte, name string) []byte {
 	return append(append(append(dst, '"'), name...), '"')

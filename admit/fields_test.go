@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/dunglas/httpsfv"
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 )
 
@@ -206,6 +208,47 @@ func read(t *testing.T, text []byte, amount, window string) (a, w int64) {
 		t.Fatalf("%q", text)
 	}
 	return a, w
+}
+
+func TestTellRefused(t *testing.T) {
+	r := newRig(t, `
+		TenantPolicy p {tenants: {any: true}, concurrency: {max: 2}, limits: [{name: a, requests: 1, per: 1h}, {name: b, requests: 1, per: 10s, burst: 2}]}
+		TenantPolicy q {tenants: {names: [other]}, limits: [{name: b, requests: 1, per: 1m}]}`)
+	f := func(tenant, form string, violated string, want ...string) {
+		t.Helper()
+		r.try(tenant, "/")
+		m, v := r.open(tenant, "/")
+		states := r.table.Limits(r.now, m, nil)
+		r.settle(m, v)
+		var got []string
+		v.TellRefused(nil, form, states, 0, func(name string, value []byte) { got = append(got, name+": "+string(value)) })
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s of %v (-want +got):\n%s", form, v.Reason, diff)
+		}
+		if got := string(v.AppendViolated(nil, states, 1)); got != violated {
+			t.Errorf("%v: violated are %s, want %s", v.Reason, got, violated)
+		}
+	}
+	standard := []string{
+		`RateLimit-Policy: "a";q=1;w=3600, "b";q=1;w=10, "concurrency";q=2;qu="concurrent-requests"`,
+		`RateLimit: "a";r=0;t=3600, "b";r=1;t=10, "concurrency";r=2`,
+	}
+	legacy := []string{"X-RateLimit-Limit: 1", "X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 3600"}
+	wait := []string{"Retry-After: 3600"}
+
+	f("acme", "Off", `"a"`)
+	f("acme", "Standard", `"a"`, slices.Concat(wait, standard)...)
+	f("acme", "Legacy", `"a"`, slices.Concat(wait, legacy)...)
+	f("acme", "Both", `"a"`, slices.Concat(wait, standard, legacy)...)
+	// Of several limits that refuse, the one with the longest wait is the verdict's; all of them are violated.
+	f("other", "Legacy", `"b","a"`, slices.Concat(wait, legacy)...)
+	// Who waits for a place is told of no time, and the older fields have no word for it.
+	r.open("third", "/")
+	r.wait(time.Hour)
+	r.open("third", "/")
+	r.wait(time.Hour)
+	f("third", "Both", `"concurrency"`, `RateLimit-Policy: "a";q=1;w=3600, "b";q=1;w=10, "concurrency";q=2;qu="concurrent-requests"`,
+		`RateLimit: "a";r=1;t=3600, "b";r=2;t=20, "concurrency";r=0`)
 }
 
 func TestFieldsAllocateNothing(t *testing.T) {

@@ -71,6 +71,9 @@ func problemOf(r admit.Reason) problem {
 // methods is what Allow says to those who try CONNECT or TRACE; which of them a resource takes is the backend's to say.
 const methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
+// requestCost is what every request spends.
+const requestCost = 1
+
 // reject fills the answer of a request that is not relayed. It is the only writer of our own answers.
 func (p *Proxy) reject(ctx *fasthttp.RequestCtx, x *exchange) {
 	if x.reason == admit.ClientGone {
@@ -94,7 +97,7 @@ func (p *Proxy) reject(ctx *fasthttp.RequestCtx, x *exchange) {
 	case admit.Limited, admit.TooCostly, admit.Concurrency:
 		limited = true
 		x.limits = x.live.table.Limits(x.now, &x.match, x.limits[:0])
-		p.limitHeaders(h, x)
+		x.text = x.verdict.TellRefused(x.text, x.match.Tenant.Plan().Reject.Headers, x.limits, rand.Float64(), h.SetBytesV)
 	case admit.NoIdentity:
 		h.Set("WWW-Authenticate", `Weir realm="tenant"`) // RFC 9110 asks for one with every 401
 	case admit.Draining, admit.NoEndpoint, admit.PoolFull:
@@ -127,67 +130,8 @@ func appendProblem(dst []byte, why problem, limited bool, x *exchange) []byte {
 	dst = strconv.AppendInt(append(append(dst, why.title...), `","status":`...), int64(x.status), 10)
 	dst = append(append(append(dst, `,"detail":"`...), why.detail...), '"')
 	if limited {
-		dst = appendViolated(append(dst, `,"violated-policies":[`...), x)
+		dst = x.verdict.AppendViolated(append(dst, `,"violated-policies":[`...), x.limits, requestCost)
+		dst = append(dst, ']')
 	}
 	return append(append(append(dst, `,"request-id":"`...), x.requestID()...), "\"}\n"...)
-}
-
-// appendViolated writes the names of the limits that would refuse the request, and ends their list. They are DNS labels.
-func appendViolated(dst []byte, x *exchange) []byte {
-	first := len(dst)
-	for i := range x.limits {
-		s := &x.limits[i]
-		if !s.Refuses(1) && !x.refusedBy(s) {
-			continue
-		}
-		if len(dst) > first {
-			dst = append(dst, ',')
-		}
-		dst = append(append(append(dst, '"'), s.Name...), '"')
-	}
-	return append(dst, ']')
-}
-
-// limitHeaders tells a refused client of every limit that applies to it, in the form its policy asks for: the structured
-// fields of draft-ietf-httpapi-ratelimit-headers, the older X-RateLimit-* of the limit that refused, and Retry-After where
-// waiting helps.
-func (p *Proxy) limitHeaders(h *fasthttp.ResponseHeader, x *exchange) {
-	form := x.match.Tenant.Plan().Reject.Headers
-	if form == "Off" {
-		return
-	}
-	if x.reason == admit.Limited {
-		x.setNumber(h, "Retry-After", admit.RetryAfter(x.verdict.RetryAfter, rand.Float64()))
-	}
-	if form != "Legacy" && len(x.limits) > 0 {
-		x.text = admit.AppendPolicies(x.text[:0], x.limits)
-		h.SetBytesV("RateLimit-Policy", x.text)
-		x.text = admit.AppendLimits(x.text[:0], x.limits)
-		h.SetBytesV("RateLimit", x.text)
-	}
-	if form == "Standard" || x.verdict.Limit == nil {
-		return
-	}
-	for i := range x.limits {
-		if x.refusedBy(&x.limits[i]) {
-			limit, remaining, reset := x.limits[i].Legacy()
-			x.setNumber(h, "X-RateLimit-Limit", limit)
-			x.setNumber(h, "X-RateLimit-Remaining", remaining)
-			x.setNumber(h, "X-RateLimit-Reset", reset)
-		}
-	}
-}
-
-// refusedBy says whether this is the limit that the verdict names, or the gate where it names none.
-func (x *exchange) refusedBy(s *admit.LimitState) bool {
-	l := x.verdict.Limit
-	if l == nil || s.Concurrent {
-		return l == nil && s.Concurrent
-	}
-	return s.Name == l.Name() && s.Policy == l.Policy()
-}
-
-func (x *exchange) setNumber(h *fasthttp.ResponseHeader, name string, n int64) {
-	x.text = strconv.AppendInt(x.text[:0], n, 10)
-	h.SetBytesV(name, x.text)
 }
