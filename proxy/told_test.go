@@ -3,6 +3,7 @@ package proxy
 import (
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,6 +97,26 @@ func TestWhatSuccessiveAnswersTell(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if got, want := a.Header.Get("RateLimit-Policy"), `"steady";q=2;w=3600, "burst";q=1;w=600, "concurrency";q=3;qu="concurrent-requests"`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// What comes back while the backend is at work is told.
+func TestAnswersTellOfTheirOwnTime(t *testing.T) {
+	t.Parallel()
+	var now atomic.Int64
+	now.Store(int64(time.Hour))
+	b := newBackend(t, func(c *peer) {
+		_, _ = c.head()
+		now.Add(int64(2 * time.Second))
+		c.say(ok)
+	})
+	s := start(t, compile(t, documents(b.addr, limited("limits: [{name: steady, requests: 10, per: 20s}]", standardTold))),
+		Clock{Start: time.Now(), Now: now.Load}, nil)
+	c := s.dial()
+	c.say(get)
+	a, _ := c.expect(200)
+	if got, want := a.Header.Get("RateLimit"), `"steady";r=10;t=20`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

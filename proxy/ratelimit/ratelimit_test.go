@@ -107,6 +107,7 @@ func TestStricterLimitWins(t *testing.T) {
 	// As much left: the longer window; one without an end is the longest.
 	f(`"steady";r=7;t=41`, `"steady";r=7;t=42`, steady(7))
 	f(`"steady";r=7;t=43`, `"steady";r=7;t=43`, steady(7))
+	f(`"steady";r=7;t=42;note`, `"steady";r=7;t=42;note`, steady(7))
 	f(`"steady";r=7`, `"steady";r=7`, steady(7))
 	// In their place, and once.
 	f(`"a";r=1, "steady";r=9, "b";r=2, "steady";r=8`, `"a";r=1, "steady";r=7;t=42, "b";r=2`, steady(7))
@@ -159,6 +160,13 @@ func TestUnitsOfLimits(t *testing.T) {
 		`RateLimit-Policy: "concurrency";q=5;qu="concurrent-requests"`, `RateLimit: "concurrency";r=1`)
 }
 
+// Where that field is broken, it tells nothing.
+func TestUnitsOfABrokenField(t *testing.T) {
+	answered(t, "Standard", "200 OK", []admit.LimitState{steady(7)},
+		[]string{`RateLimit-Policy: "steady";q=1;w=1;qu="content-bytes", x`, `RateLimit: "steady";r=900;t=1`},
+		`RateLimit-Policy: "steady";q=1;w=1;qu="content-bytes", x`, `RateLimit: "steady";r=7;t=42`)
+}
+
 func TestSeveralLines(t *testing.T) {
 	// They become one, in order.
 	answered(t, "Standard", "200 OK", []admit.LimitState{steady(7)},
@@ -193,17 +201,19 @@ func TestBrokenFieldsStay(t *testing.T) {
 	f(`"steady";r=1;t=x`)            //
 	f(`"steady";r=1;r=x`)            // the last counts
 	f(`"steady";r=1000000000000000`) // 16 digits
-	f(`"steady";r=1;pk="x"`)         // a partition key is a byte sequence
-	f(`"steady";r=1,`)               // a comma too many
-	f(`"steady";r=1 "x";r=2`)        // one too few
-	f(`"steady;r=1`)                 //
-	f(`"st\eady";r=1`)               //
-	f(`"steady";R=1`)                //
-	f(`"steady"; r=1;x=`)            //
-	f(`"steady";r=1;x=:a:`)          //
-	f(`"steady";r=1;x=1.`)           //
-	f(`"a";r=1`, "")                 // one line of two
-	f(`"a`, `b";r=1`)                // a string over two lines
+	f(`"steady";r=1;x=1000000000000000`)
+	f(`"steady";r=1;x=-`)
+	f(`"steady";r=1;pk="x"`)  // a partition key is a byte sequence
+	f(`"steady";r=1,`)        // a comma too many
+	f(`"steady";r=1 "x";r=2`) // one too few
+	f(`"steady;r=1`)          //
+	f(`"st\eady";r=1`)        //
+	f(`"steady";R=1`)         //
+	f(`"steady"; r=1;x=`)     //
+	f(`"steady";r=1;x=:a:`)   //
+	f(`"steady";r=1;x=1.`)    //
+	f(`"a";r=1`, "")          // one line of two
+	f(`"a`, `b";r=1`)         // a string over two lines
 	f(strings.Repeat(`"a";r=1,`, maxMembers) + `"a";r=1`)
 	f(strings.Split(strings.TrimSuffix(strings.Repeat(`"a";r=1|`, maxLines+1), "|"), "|")...)
 }
