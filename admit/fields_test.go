@@ -151,7 +151,7 @@ func TestWhatIsToldIsTrue(t *testing.T) {
 	const seed = 10
 	rnd := rand.New(rand.NewPCG(seed, seed))
 	empty := 0
-	for range 1000 {
+	for range 300 {
 		per := time.Duration(float64(time.Millisecond) * math.Pow(10, 8*rnd.Float64()))
 		requests, burst := 1+rnd.Int64N(10000), 1+int64(math.Pow(10, 4*rnd.Float64()))
 		r := newRig(t, fmt.Sprintf("TenantPolicy p {tenants: {any: true}, limits: [{name: steady, requests: %d, per: %s, burst: %d}]}", requests, per, burst))
@@ -184,8 +184,8 @@ func TestWhatIsToldIsTrue(t *testing.T) {
 			r.wait(time.Duration(window) * time.Second)
 		}
 	}
-	if empty < 50 || empty > 950 {
-		t.Errorf("%d of 1000 buckets were empty (seed %d)", empty, seed)
+	if empty < 15 || empty > 285 {
+		t.Errorf("%d of 300 buckets were empty (seed %d)", empty, seed)
 	}
 }
 
