@@ -155,7 +155,7 @@ func TestMeterShadow(t *testing.T) {
 	f(time.Second, [4]uint64{2, 0, 2, 2000000}, [4]uint64{3, 1, 0, 2000000}, 1000000, 1000000-1100)
 	// Clients are told of the enforced one alone, with its unit.
 	m, v := r.open("acme", "/")
-	want := []LimitState{{Name: "traffic", Policy: "p", Unit: policy.UnitBytes, Requests: 1e6, Per: time.Second, Burst: 1e6, Reset: time.Second}}
+	want := []LimitState{{Name: "traffic", Policy: "p", Unit: policy.UnitBytes, Requests: 1e6, Per: time.Second, Burst: 1e6, Next: time.Microsecond, Reset: time.Second}}
 	if diff := cmp.Diff(want, r.table.Limits(r.now, m, nil)); diff != "" {
 		t.Errorf("unexpected limits (-want +got):\n%s", diff)
 	}

@@ -71,9 +71,6 @@ func problemOf(r admit.Reason) problem {
 // methods is what Allow says to those who try CONNECT or TRACE; which of them a resource takes is the backend's to say.
 const methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
-// requestCost is what every request spends.
-const requestCost = 1
-
 // reject fills the answer of a request that is not relayed. It is the only writer of our own answers.
 func (p *Proxy) reject(ctx *fasthttp.RequestCtx, x *exchange) {
 	if x.reason == admit.ClientGone {
@@ -130,7 +127,7 @@ func appendProblem(dst []byte, why problem, limited bool, x *exchange) []byte {
 	dst = strconv.AppendInt(append(append(dst, why.title...), `","status":`...), int64(x.status), 10)
 	dst = append(append(append(dst, `,"detail":"`...), why.detail...), '"')
 	if limited {
-		dst = x.verdict.AppendViolated(append(dst, `,"violated-policies":[`...), x.limits, requestCost)
+		dst = x.verdict.AppendViolated(append(dst, `,"violated-policies":[`...), x.limits, x.match.Cost)
 		dst = append(dst, ']')
 	}
 	return append(append(append(dst, `,"request-id":"`...), x.requestID()...), "\"}\n"...)
