@@ -279,7 +279,7 @@ func TestOurOwnAnswersAreNotDebited(t *testing.T) {
 	c.say(post(5, "hello"))
 	a, _ := c.expect(429)
 	policies := a.Header.Get("RateLimit-Policy")
-	if want := `"steady";q=1;w=3600, "traffic";q=1048576;w=3600;qu="content-bytes"`; policies != want {
+	if want := `"steady";q=1;w=3600, "traffic";q=1048576;qu="content-bytes";w=3600`; policies != want {
 		t.Errorf("RateLimit-Policy: got %s, want %s", policies, want)
 	}
 	s.logged(2)
