@@ -31,7 +31,7 @@ type Options struct {
 	Apply func(*policy.Snapshot) error
 	// LastGood is the path of the last-good file. Empty means the one that the Sidecar names, and none if that names none.
 	LastGood string
-	// WatchFiles, if set, is told which other files the documents depend on, as API keys and certificates, whenever that changes.
+	// WatchFiles, if set, is told which other files the documents depend on, as keys and certificates, whenever that changes.
 	// A change of one of them is to be answered with Reload, or with an update of any source.
 	WatchFiles func(paths []string)
 	// FirstReading bounds how long Start waits for the sources; those without an answer by then are treated as unreadable
@@ -287,7 +287,7 @@ func (m *Manager) apply(r resolution, begun time.Time) error {
 	} else {
 		m.good = r.objects
 		m.snapshot = r.snapshot
-		m.keys.retain(r.snapshot.Sidecar.KeysFiles())
+		m.keys.retain(r.snapshot.Sidecar.KeyFiles())
 	}
 	if result == resultApplied {
 		m.applied.revision++

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"maps"
 	"slices"
 
 	"weir/policy"
@@ -12,7 +11,7 @@ func (m *Manager) watch(s *policy.Snapshot) {
 	if m.o.WatchFiles == nil {
 		return
 	}
-	paths := slices.Collect(maps.Keys(m.keys.fresh))
+	paths := m.keys.paths()
 	if s != nil {
 		paths = append(paths, s.TLSFiles()...)
 	}

@@ -86,40 +86,6 @@ func notHex(r rune) bool {
 
 func notVisible(r rune) bool { return r <= ' ' || r > '~' }
 
-// WithAPIKeys returns a copy of the snapshot that has these tables, one for each identity source with apiKey, in order. Its Hash
-// covers them, so that a changed keys file makes a changed snapshot; without any table it is the hash of the documents. The
-// snapshot itself is not changed, and the copy does not refer to the tables given.
-func (s *Snapshot) WithAPIKeys(tables []APIKeyTable) *Snapshot {
-	sources := 0
-	for i := range s.Sidecar.Identity {
-		if s.Sidecar.Identity[i].APIKey != nil {
-			sources++
-		}
-	}
-	if sources != len(tables) {
-		panic(fmt.Sprintf("BUG: %d tables of API keys for %d sources", len(tables), sources))
-	}
-	with := *s
-	with.Sidecar.APIKeys = make([]APIKeyTable, len(tables))
-	for i, table := range tables {
-		with.Sidecar.APIKeys[i] = maps.Clone(table)
-	}
-	with.Hash = hashOf(with.Documents, with.Sidecar.Service, tables)
-	return &with
-}
-
-// KeysFiles returns the keys file of each identity source with apiKey, in order: what the tables of [Snapshot.WithAPIKeys] are
-// read from.
-func (s *SidecarSettings) KeysFiles() []string {
-	var files []string
-	for i := range s.Identity {
-		if key := s.Identity[i].APIKey; key != nil {
-			files = append(files, key.KeysFile)
-		}
-	}
-	return files
-}
-
 // sortedHashes returns the hashes of a table in ascending order.
 func (t APIKeyTable) sortedHashes() [][32]byte {
 	return slices.SortedFunc(maps.Keys(t), func(a, b [32]byte) int { return bytes.Compare(a[:], b[:]) })

@@ -41,7 +41,7 @@ func Compile(docs []*Document, o CompileOptions) (*Snapshot, []Problem) {
 		return nil, c.problems
 	}
 	c.snapshot.Warnings = c.problems
-	c.snapshot.Hash = hashOf(c.snapshot.Documents, c.snapshot.Sidecar.Service, nil)
+	c.snapshot.Hash = hashOf(c.snapshot.Documents, c.snapshot.Sidecar.Service, nil, nil)
 	return &c.snapshot, nil
 }
 

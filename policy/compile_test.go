@@ -222,6 +222,20 @@ func TestCompileWarnings(t *testing.T) {
 	f(`Sidecar weir {trustedProxies: [10.0.0.0/8], identity: [{header: X-Tenant-ID}]}` + orders)
 	f(`Sidecar weir {identity: [{header: X-Tenant-ID, trust: any}]}` + orders)
 
+	// Nobody is asked for a certificate, so no policy ever applies.
+	f(`Sidecar weir {listeners: [{name: a, address: ':1', tls: {certFile: c, keyFile: k}}], identity: [{spiffe: {pathPattern: '/{tenant}'}}]}`+orders+`
+		TenantPolicy a {tenants: {names: [acme]}}`,
+		`set.yaml:5:99: spec.identity[0].spiffe: no client is asked for a certificate, since no listener has tls.clientCAFile`,
+		`set.yaml:15:17: spec.tenants: no request is ever identified as a tenant, since the Sidecar has no identity source that anybody is believed for`)
+	f(`Sidecar weir {listeners: [{name: a, address: ':1', tls: {certFile: c, keyFile: k, clientCAFile: ca}}], identity: [{spiffe: {pathPattern: '/{tenant}'}}]}` + orders + `
+		TenantPolicy a {tenants: {names: [acme]}}`)
+
+	// Tokens for whomever.
+	f(`Sidecar weir {identity: [{jwt: {jwksFile: k}}]}`+orders+`
+		TenantPolicy a {tenants: {names: [acme]}}`,
+		`set.yaml:5:25: spec.identity[0].jwt: tokens issued for any audience are believed, since audience is not set; any service that gets one can use it here`)
+	f(`Sidecar weir {identity: [{jwt: {jwksFile: k, audience: orders}}]}` + orders)
+
 	// No tenant can ever be told; one line for all policies, and none for those of the unknown.
 	f(orders+`
 		TenantPolicy a {tenants: {names: [acme]}}

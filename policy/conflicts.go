@@ -34,6 +34,11 @@ func (c *compiler) checkIdentity() {
 	for i, source := range s.Identity {
 		at := joinIndex("spec.identity", i) + ".header"
 		switch {
+		case source.SPIFFE != nil:
+			believed = c.checkSPIFFE(joinIndex("spec.identity", i)+".spiffe") || believed
+		case source.JWT != nil:
+			believed = true
+			c.checkJWT(joinIndex("spec.identity", i)+".jwt", source.JWT)
 		case source.Header == "":
 			believed = true
 		case source.Trust == "any":
@@ -58,6 +63,24 @@ func (c *compiler) checkIdentity() {
 				"no request is ever identified as a tenant, since the Sidecar has no identity source that anybody is believed for")
 			return // one line says it for all policies
 		}
+	}
+}
+
+// checkSPIFFE reports a source that reads certificates which nobody is asked for.
+func (c *compiler) checkSPIFFE(at string) (believed bool) {
+	for _, l := range c.snapshot.Sidecar.Listeners {
+		if l.TLS != nil && l.TLS.ClientCAFile != "" {
+			return true
+		}
+	}
+	c.report(c.sidecar, Warning, at, "no client is asked for a certificate, since no listener has tls.clientCAFile")
+	return false
+}
+
+// checkJWT reports a source that takes tokens which were issued for others: whoever gets one could pass it on.
+func (c *compiler) checkJWT(at string, jwt *JWTIdentity) {
+	if jwt.Audience == "" {
+		c.report(c.sidecar, Warning, at, "tokens issued for any audience are believed, since audience is not set; any service that gets one can use it here")
 	}
 }
 

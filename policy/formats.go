@@ -40,6 +40,10 @@ func checkFormat(format, s string) error {
 		return checkPathPattern(s)
 	case "pathtemplate":
 		return checkPathTemplate(s)
+	case "spiffepattern":
+		return checkSPIFFEPattern(s)
+	case "trustdomain":
+		return checkTrustDomain(s)
 	}
 	panic("BUG: unknown format " + format)
 }
@@ -77,6 +81,10 @@ func DescribeFormat(format string) string {
 		return "a path that begins with /, possibly with /* at its end"
 	case "pathtemplate":
 		return "a path that begins with /, with exactly one segment {tenant}, possibly with /* at its end"
+	case "spiffepattern":
+		return "a path of a SPIFFE ID that begins with /, with exactly one segment {tenant}, possibly with /* at its end"
+	case "trustdomain":
+		return "a trust domain: 1 to 255 of a-z, 0-9, ., - and _"
 	}
 	return ""
 }
@@ -101,8 +109,11 @@ func isDNSLabel(s string) bool {
 	return isHostLabel(s) && s == strings.ToLower(s) && !strings.Contains(s, "_")
 }
 
+// ValidTenant reports whether s is 1 to 128 bytes of visible ASCII.
+func ValidTenant(s string) bool { return isVisible(s) && len(s) <= maxTenantBytes }
+
 func checkTenant(s string) error {
-	if isVisible(s) && len(s) <= 128 {
+	if ValidTenant(s) {
 		return nil
 	}
 	return no("tenant", s, strings.TrimSpace(s))

@@ -29,6 +29,8 @@ func TestFormats(t *testing.T) {
 	f("hosttemplate", "{tenant}.example.com", "api.{tenant}.example.com", "{tenant}")
 	f("pathpattern", "/", "/*", "/a", "/a/", "/a/*", "/a/b.c;d=e", "/%C3%BC", "/.well-known/x")
 	f("pathtemplate", "/{tenant}", "/t/{tenant}/", "/ns/{tenant}/*", "/{tenant}/*")
+	f("spiffepattern", "/{tenant}", "/ns/{tenant}/*", "/ns/{tenant}/sa/gateway", "/A.b-c_9/{tenant}")
+	f("trustdomain", "example.com", "prod", "a_b-c.9", "192.0.2.1", strings.Repeat("a", 255))
 }
 
 func TestFormatsErrors(t *testing.T) {
@@ -55,6 +57,8 @@ func TestFormatsErrors(t *testing.T) {
 	f("hosttemplate", "", "example.com", "{tenant}-x.example.com", "{tenant}.{tenant}", "{Tenant}.x", "{tenant}.X", "{tenant}..x", "*.{tenant}.x")
 	f("pathpattern", "", "*", "a", "a/*", "/a*", "/*/a", "/a/*/*", "/a?b", "/a#b", "/a b", "/a//b", "//", "/./a", "/a/..", "/../*", "/a%", "/a%2", "/a%2g", `/a\b`, "/ü", "/{tenant}")
 	f("pathtemplate", "", "{tenant}", "/t", "/t{tenant}", "/{tenant}/{tenant}", "/{tenant}x/", "/{tenant}/../x", "/*/{tenant}", "/{tenant}?x")
+	f("spiffepattern", "", "/ns", "{tenant}", "/{tenant}/", "/ns/{tenant}/sa/", "/ns/{tenant}/%41", "/ns/{tenant}/a:b", "/{tenant}/../x", "/ns/x{tenant}")
+	f("trustdomain", "", "Example.com", "spiffe://example.com", "example.com/x", "example.com:8443", "a b", "ü", strings.Repeat("a", 256))
 }
 
 func TestFormatSuggestions(t *testing.T) {
@@ -94,7 +98,7 @@ func FuzzFormats(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		for _, format := range []string{"dnslabel", "tenant", "tenantpattern", "headername", "method", "listen", "endpoint", "host", "hostpattern", "hosttemplate", "pathpattern", "pathtemplate"} {
+		for _, format := range []string{"dnslabel", "tenant", "tenantpattern", "headername", "method", "listen", "endpoint", "host", "hostpattern", "hosttemplate", "pathpattern", "pathtemplate", "spiffepattern", "trustdomain"} {
 			err := checkFormat(format, s)
 			if err == nil {
 				if !isVisible(s) {

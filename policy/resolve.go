@@ -57,6 +57,9 @@ func (c *compiler) resolveSidecar() {
 			key.KeysFile = ResolvePath(d.Origin, key.KeysFile)
 			source.APIKey = &key
 		}
+		if source.JWT != nil {
+			source.JWT = resolveJWT(d.Origin, source.JWT)
+		}
 		source.ClientCIDR = slices.Clone(source.ClientCIDR)
 		if source.Header == "" {
 			source.Trust = ""
@@ -77,6 +80,16 @@ func (c *compiler) resolveSidecar() {
 		s.Listeners = []ListenerSettings{{Name: "http", Network: "tcp", Address: ":8080"}}
 	}
 	c.snapshot.Sidecar = s
+}
+
+func resolveJWT(o Origin, written *JWTIdentity) *JWTIdentity {
+	jwt := *written
+	jwt.JWKSFile = ResolvePath(o, jwt.JWKSFile)
+	jwt.Algorithms = slices.Clone(jwt.Algorithms)
+	if len(jwt.Algorithms) == 0 {
+		jwt.Algorithms = []string{"RS256", "ES256", "EdDSA"}
+	}
+	return &jwt
 }
 
 func unknownMode(s string) UnknownMode {

@@ -71,11 +71,11 @@ type IdentitySource struct {
 	// Trust says whose header is believed: TrustedProxies only, or Any peer. Goes with header.
 	Trust string `yaml:"trust" weir:"enum=trustedProxies|any,default=trustedProxies"`
 	// JWT takes the tenant from a claim of a verified token.
-	JWT *JWTIdentity `yaml:"jwt" weir:"later"`
+	JWT *JWTIdentity `yaml:"jwt"`
 	// APIKey takes the tenant from a key that the client presents.
 	APIKey *APIKeyIdentity `yaml:"apiKey"`
 	// SPIFFE takes the tenant from the verified client certificate's SPIFFE ID.
-	SPIFFE *SPIFFEIdentity `yaml:"spiffe" weir:"later"`
+	SPIFFE *SPIFFEIdentity `yaml:"spiffe"`
 	// Host takes the tenant from the Host header; `{tenant}` stands for one label, as in "{tenant}.api.example.com".
 	Host string `yaml:"host" weir:"format=hosttemplate"`
 	// Path takes the tenant from the path; `{tenant}` stands for one segment, as in "/t/{tenant}/".
@@ -84,18 +84,23 @@ type IdentitySource struct {
 	ClientCIDR []CIDRTenant `yaml:"clientCIDR"`
 }
 
-// JWTIdentity reads the tenant from a claim of a signed token.
+// JWTIdentity reads the tenant from a claim of a signed token (RFC 7519). A token that is there and not valid is answered with 401,
+// whatever the sources after this one say. It goes on to the backend, as credentials do.
 type JWTIdentity struct {
-	// Header carries the token, with or without the prefix "Bearer ".
+	// Header carries the token, with or without the prefix "Bearer ". Credentials of another scheme, such as Basic, are no token.
 	Header string `yaml:"header" weir:"default=Authorization,format=headername"`
-	// Claim is the claim that names the tenant.
+	// Claim is the claim that names the tenant: one at the top level of the token, and a string.
 	Claim string `yaml:"claim" weir:"default=tenant"`
-	// JWKSFile holds the keys, as a JSON Web Key Set. A rotated file is picked up.
+	// JWKSFile holds the public keys, as a JSON Web Key Set (RFC 7517). A changed file is picked up.
 	JWKSFile string `yaml:"jwksFile" weir:"required"`
-	// Issuer is the only issuer accepted.
+	// Algorithms are the signatures accepted, each by keys of its own type only. Empty means RS256, ES256 and EdDSA.
+	Algorithms []string `yaml:"algorithms" weir:"enum=RS256|RS384|RS512|PS256|PS384|PS512|ES256|ES384|ES512|EdDSA"`
+	// Issuer is the only issuer (iss) accepted. Empty accepts every one that signs with a key of the file.
 	Issuer string `yaml:"issuer"`
-	// Audience is the only audience accepted.
+	// Audience must be the token's audience (aud), or one of several. Empty accepts tokens that were issued for others.
 	Audience string `yaml:"audience"`
+	// Leeway is how much the issuer's clock may differ, when a token expires (exp, which it must have), begins (nbf) or was issued (iat).
+	Leeway Duration `yaml:"leeway" weir:"default=30s,min=0s,max=5m"`
 }
 
 // APIKeyIdentity maps a key that the client presents to a tenant.
@@ -107,10 +112,13 @@ type APIKeyIdentity struct {
 	KeysFile string `yaml:"keysFile" weir:"required"`
 }
 
-// SPIFFEIdentity reads the tenant from the path of a SPIFFE ID.
+// SPIFFEIdentity reads the tenant from the path of the SPIFFE ID of the client's certificate, once a listener has verified that one
+// against its clientCAFile.
 type SPIFFEIdentity struct {
-	// PathPattern is the shape of the path; `{tenant}` stands for one segment, as in "/ns/{tenant}/*".
-	PathPattern string `yaml:"pathPattern" weir:"required,format=pathtemplate"`
+	// PathPattern is the shape of the path; `{tenant}` stands for one segment, and `/*` at the end for any more, as in "/ns/{tenant}/*".
+	PathPattern string `yaml:"pathPattern" weir:"required,format=spiffepattern"`
+	// TrustDomain is the only trust domain accepted, as in "prod.example.com". Empty accepts every one whose authority is trusted.
+	TrustDomain string `yaml:"trustDomain" weir:"format=trustdomain"`
 }
 
 // CIDRTenant maps one network to a tenant.

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"crypto"
 	"net/netip"
 	"slices"
 	"time"
@@ -10,7 +11,7 @@ import (
 // changed after [Compile] returned it, and nothing in it refers to the documents it came from.
 type Snapshot struct {
 	// Hash identifies the content: hex SHA-256 over the documents' canonical form, sorted by kind and name, the service, and the
-	// API keys. It does not cover where the documents were written.
+	// keys. It does not cover where the documents were written.
 	Hash string
 	// Sidecar is this process's own settings.
 	Sidecar SidecarSettings
@@ -65,7 +66,8 @@ type SidecarSettings struct {
 	Admin          Admin
 	TrustedProxies []netip.Prefix
 	Identity       []IdentitySource // validated; exactly one source set in each, Trust set with Header only
-	APIKeys        []APIKeyTable    // one for each Identity with apiKey, in order; see Snapshot.WithAPIKeys
+	APIKeys        []APIKeyTable    // one for each Identity with apiKey, in order; see Snapshot.WithKeys
+	KeySets        []KeySet         // one for each Identity with jwt, in order; see Snapshot.WithKeys
 	UnknownTenant  UnknownMode
 	PolicyFiles    []string // files and directories of `policies`
 	LastGood       string   // empty: none
@@ -98,6 +100,18 @@ type BoundsSettings struct {
 
 // APIKeyTable maps the SHA-256 of a key to its tenant.
 type APIKeyTable map[[32]byte]string
+
+// KeySet holds the public keys that verify tokens, in the order of their file.
+type KeySet []VerificationKey
+
+// VerificationKey is a public key for signatures.
+type VerificationKey struct {
+	ID         string           // the `kid` that tokens name it by; empty: none
+	Algorithms []string         // what it may verify, in the order of JWTIdentity.Algorithms; at least one
+	Key        crypto.PublicKey // *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
+
+	der []byte // the key in a form that can be compared
+}
 
 // UnknownMode says what happens to a request whose tenant is unknown. Compile turns a mode without policies to go by into
 // UnknownDeny, with a warning: a missing identity never means unlimited.

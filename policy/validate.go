@@ -132,6 +132,13 @@ func (d *decoder) identity(s *IdentitySource, at string) {
 	if s.APIKey != nil {
 		d.identityHeader(s.APIKey.Header, at+".apiKey.header")
 	}
+	if s.JWT != nil {
+		d.identityHeader(s.JWT.Header, at+".jwt.header")
+		algorithms := firsts{}
+		for i, name := range s.JWT.Algorithms {
+			d.unique(algorithms, name, joinIndex(at+".jwt.algorithms", i))
+		}
+	}
 	networks := firsts{}
 	for i, c := range s.ClientCIDR {
 		if c.CIDR != (CIDR{}) {

@@ -167,7 +167,7 @@ func (t *testRun) compile(d *policy.Document, spec *policy.PolicyTestSpec) (*pol
 		f.note(problems)
 		return nil, t.cli.refuse(f)
 	}
-	return snapshot.WithAPIKeys(make([]policy.APIKeyTable, len(snapshot.Sidecar.KeysFiles()))), nil
+	return snapshot.WithKeys(make([]policy.Keys, len(snapshot.Sidecar.KeyFiles()))), nil
 }
 
 // verdict is the error that ends the command when a case failed.

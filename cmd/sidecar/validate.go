@@ -73,26 +73,26 @@ func examine(texts []control.File, service string) findings {
 	f.note(problems)
 	if snapshot != nil {
 		f.note(snapshot.Warnings)
-		f.note(examineKeys(snapshot.Sidecar.KeysFiles()))
+		f.note(examineKeys(snapshot.Sidecar.KeyFiles()))
 	}
 	return f
 }
 
-// examineKeys checks the files of API keys. One that cannot be read is a warning only: documents are often checked where the
-// secrets are not.
-func examineKeys(files []string) []policy.Problem {
+// examineKeys checks the files of keys. One that cannot be read is a warning only: documents are often checked where the keys are
+// not.
+func examineKeys(files []policy.KeyFile) []policy.Problem {
 	var problems []policy.Problem
-	for _, file := range files {
-		data, err := control.ReadFile(file)
+	for _, f := range files {
+		data, err := control.ReadFile(f.Path)
 		if err != nil {
 			problems = append(problems, policy.Problem{
 				Severity: policy.Warning,
-				Origin:   policy.Origin{File: file},
-				Message:  fmt.Sprintf("cannot check the API keys: %v", err),
+				Origin:   policy.Origin{File: f.Path},
+				Message:  fmt.Sprintf("cannot check the %s: %v", f.Holds(), err),
 			})
 			continue
 		}
-		_, found := policy.ParseAPIKeys(file, data)
+		_, _, found := f.Parse(data)
 		problems = append(problems, found...)
 	}
 	return problems

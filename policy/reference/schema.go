@@ -227,8 +227,10 @@ func pattern(format string) string {
 		return `^(connect|reset|5[0-9][0-9])$`
 	case "hosttemplate":
 		return `\{tenant\}`
-	case "pathtemplate":
+	case "pathtemplate", "spiffepattern":
 		return `^/.*\{tenant\}`
+	case "trustdomain":
+		return `^[a-z0-9._-]{1,255}$`
 	}
 	return ""
 }
