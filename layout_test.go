@@ -35,24 +35,31 @@ const (
 	memlimit   = "github.com/KimMachineGun/automemlimit"
 	histograms = "github.com/HdrHistogram/hdrhistogram-go"
 	unix       = "golang.org/x/sys/unix"
+	jose       = "github.com/go-jose/go-jose/v4"           // signatures, keys and strict JSON of tokens
+	spiffeid   = "github.com/spiffe/go-spiffe/v2/spiffeid" // the syntax of SPIFFE IDs, and nothing else of that module
 )
 
 // rooms is the whole house. The arrows point down: cmd → proxy, control → admit → policy, limit.
 var rooms = map[string]room{
 	"weir/limit": {},
 	"weir/policy": {
-		outside: []string{yaml},
+		outside: []string{yaml, jose, spiffeid},
 	},
 	"weir/policy/reference": {
 		weir: []string{"weir/policy"},
 	},
 	"weir/admit": {
-		weir:    []string{"weir/limit", "weir/policy"},
+		weir:    []string{"weir/limit", "weir/policy", "weir/admit/token"},
 		outside: []string{metrics},
 	},
 	"weir/admit/policytest": {
 		weir: []string{"weir/admit", "weir/policy"},
 	},
+	"weir/admit/token": { // what an unsigned byte could reach, in a room that can be read on its own
+		weir:    []string{"weir/policy"},
+		outside: []string{jose},
+	},
+	"weir/admit/token/tokentest": {}, // for tests
 	"weir/proxy/wire": {
 		outside: []string{unix},
 	},
@@ -70,8 +77,9 @@ var rooms = map[string]room{
 	},
 	"weir/proxy/conformance": {}, // tests and nothing else
 	"weir/proxy": {
-		weir:    []string{"weir/admit", "weir/limit", "weir/policy", "weir/proxy/wire", "weir/proxy/upstream", "weir/proxy/certs", "weir/proxy/ratelimit"},
-		outside: []string{fasthttp, metrics, logs, unix},
+		weir: []string{"weir/admit", "weir/admit/token", "weir/limit", "weir/policy", "weir/proxy/wire", "weir/proxy/upstream",
+			"weir/proxy/certs", "weir/proxy/ratelimit"},
+		outside: []string{fasthttp, metrics, logs, unix, spiffeid},
 	},
 	"weir/control": {
 		weir:    []string{"weir/admit", "weir/limit", "weir/policy"},
@@ -134,7 +142,7 @@ var bans = []struct {
 	},
 	{
 		what:   "admission touches bytes",
-		in:     exactly("weir/admit"),
+		in:     under("weir/admit"),
 		banned: anyOf("net/http", "io", "bufio", "os"),
 		reason: "decisions are asked for by more than the proxy",
 	},

@@ -1,6 +1,7 @@
 package admit
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"errors"
@@ -8,7 +9,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
+	"unsafe"
 
+	"weir/admit/token"
 	"weir/policy"
 )
 
@@ -22,7 +26,7 @@ const defaultIdentityHeader = "X-Tenant-ID"
 // the canonical one. They are stripped from what goes to the backend, whoever sent them, and exactly one canonical header
 // takes their place. Each name is listed once, in the spelling of the document; names compare without case.
 //
-// The headers of apiKey sources are not among them: they are credentials, which the backend may want to see.
+// The headers of apiKey and jwt sources are not among them: they are credentials, which the backend may want to see.
 func IdentityHeaders(s *policy.SidecarSettings) []string {
 	names := []string{CanonicalIdentityHeader(s)}
 	for i := range s.Identity {
@@ -48,13 +52,15 @@ func CanonicalIdentityHeader(s *policy.SidecarSettings) string {
 // identifier finds out who the tenant of a request is. It is immutable and safe for concurrent use.
 //
 // The sources are asked in the order of the document, and the first one that finds a claim decides. A claim that is there
-// but is no tenant (empty, longer than 128 bytes, not visible ASCII, sent in two fields, an unknown key) never falls
-// through to the next source: otherwise a client could break its own claim to be taken for the tenant of a more generous
-// source. What is not a claim does: a header of a peer that is not believed, a host or path of another shape, an address
-// in no network.
+// but is no tenant (empty, longer than 128 bytes, not visible ASCII, sent in two fields, an unknown key, a token that is not
+// valid) never falls through to the next source: otherwise a client could break its own claim to be taken for the tenant of
+// a more generous source. What is not a claim does: a header of a peer that is not believed, credentials of a scheme other than
+// Bearer, a host, path or SPIFFE ID of another shape, an address in no network.
 type identifier struct {
 	trusted []netip.Prefix
 	sources []identitySource
+	// challenges are the values of WWW-Authenticate, by what is wrong with the token.
+	challenges [token.FaultCount]string
 }
 
 type identityKind uint8
@@ -62,6 +68,8 @@ type identityKind uint8
 const (
 	fromHeader identityKind = iota
 	fromAPIKey
+	fromJWT
+	fromSPIFFE
 	fromHost
 	fromPath
 	fromClient
@@ -69,41 +77,78 @@ const (
 
 type identitySource struct {
 	kind     identityKind
-	header   string // fromHeader, fromAPIKey
+	header   string // fromHeader, fromAPIKey, fromJWT
 	anyPeer  bool   // fromHeader: believed from whomever
 	keys     map[[sha256.Size]byte][]byte
-	template template // fromHost, fromPath
+	tokens   *token.Verifier
+	domain   string   // fromSPIFFE: the trust domain; empty: any
+	template template // fromHost, fromPath, fromSPIFFE
 	networks networks
 }
 
-// newIdentifier compiles the identity sources of a snapshot.
-func newIdentifier(s *policy.SidecarSettings) (*identifier, error) {
+// newIdentifier compiles the identity sources of a snapshot. What prev, which may be nil, remembers of tokens is kept where the source
+// and its keys are the same.
+func newIdentifier(prev *identifier, s *policy.SidecarSettings, wall func(now int64) time.Time) (*identifier, error) {
 	id := &identifier{trusted: slices.Clone(s.TrustedProxies), sources: make([]identitySource, len(s.Identity))}
-	keyTables := s.APIKeys
+	id.challenges[token.None] = `Weir realm="tenant"`
+	keyTables, keySets := s.APIKeys, s.KeySets
 	for i := range s.Identity {
-		var keys policy.APIKeyTable
-		if s.Identity[i].APIKey != nil {
-			if len(keyTables) == 0 {
-				return nil, fmt.Errorf("cannot use identity[%d]: want a table of keys for every apiKey source, have %d", i, len(s.APIKeys))
-			}
-			keys, keyTables = keyTables[0], keyTables[1:]
+		var err error
+		switch source := &s.Identity[i]; {
+		case source.APIKey != nil && len(keyTables) == 0:
+			err = fmt.Errorf("want a table of keys for every apiKey source, have %d", len(s.APIKeys))
+		case source.APIKey != nil:
+			id.sources[i] = identitySource{kind: fromAPIKey, header: source.APIKey.Header}
+			id.sources[i].keys, err = newKeys(keyTables[0])
+			keyTables = keyTables[1:]
+		case source.JWT != nil && len(keySets) == 0:
+			err = fmt.Errorf("want a key set for every jwt source, have %d", len(s.KeySets))
+		case source.JWT != nil && wall == nil:
+			err = errors.New("want a wall clock for jwt, have none")
+		case source.JWT != nil:
+			id.sources[i] = identitySource{kind: fromJWT, header: source.JWT.Header, tokens: prev.verifier(source.JWT, keySets[0], wall)}
+			id.challenges = bearerChallenges()
+			keySets = keySets[1:]
+		default:
+			id.sources[i], err = newIdentitySource(source)
 		}
-		source, err := newIdentitySource(&s.Identity[i], keys)
 		if err != nil {
 			return nil, fmt.Errorf("cannot use identity[%d]: %w", i, err)
 		}
-		id.sources[i] = source
 	}
 	return id, nil
 }
 
-func newIdentitySource(s *policy.IdentitySource, keys policy.APIKeyTable) (source identitySource, err error) {
+// bearerChallenges are those of RFC 6750, section 3: who sent no token is not told of an error.
+func bearerChallenges() (all [token.FaultCount]string) {
+	const scheme = `Bearer realm="tenant"`
+	for fault := range all {
+		all[fault] = scheme + `, error="invalid_token", error_description="` + token.Fault(fault).Text() + `"`
+	}
+	all[token.None] = scheme
+	return all
+}
+
+// verifier returns the one of a source with these settings and keys, or a new one.
+func (id *identifier) verifier(s *policy.JWTIdentity, set policy.KeySet, wall func(now int64) time.Time) *token.Verifier {
+	if id != nil {
+		for i := range id.sources {
+			if v := id.sources[i].tokens; v != nil && v.Serves(s, set) {
+				return v
+			}
+		}
+	}
+	return token.New(s, set, wall)
+}
+
+// newIdentitySource makes a source that needs no keys.
+func newIdentitySource(s *policy.IdentitySource) (source identitySource, err error) {
 	switch {
 	case s.Header != "":
 		return identitySource{kind: fromHeader, header: s.Header, anyPeer: s.Trust == "any"}, nil
-	case s.APIKey != nil:
-		source = identitySource{kind: fromAPIKey, header: s.APIKey.Header}
-		source.keys, err = newKeys(keys)
+	case s.SPIFFE != nil:
+		source = identitySource{kind: fromSPIFFE, domain: s.SPIFFE.TrustDomain}
+		source.template, err = parseSPIFFEPattern(s.SPIFFE.PathPattern)
 	case s.Host != "":
 		source.kind = fromHost
 		source.template, err = parseHostTemplate(s.Host)
@@ -114,7 +159,7 @@ func newIdentitySource(s *policy.IdentitySource, keys policy.APIKeyTable) (sourc
 		source.kind = fromClient
 		source.networks, err = newNetworks(s.ClientCIDR)
 	default:
-		err = errors.New("want one of header, apiKey, host, path and clientCIDR")
+		err = errors.New("want one of header, jwt, apiKey, spiffe, host, path and clientCIDR")
 	}
 	return source, err
 }
@@ -122,28 +167,33 @@ func newIdentitySource(s *policy.IdentitySource, keys policy.APIKeyTable) (sourc
 // tenant returns who the request is from and the index of the identity source that said so. There are two ways of having no tenant:
 //
 //	nil, -1   no source found a claim: the request has no identity, and `unknownTenant` decides
-//	nil, i    source i found a claim that is no tenant: the request is refused whatever `unknownTenant` says, see refusal
+//	nil, i    source i found a claim that is no tenant: the request is refused whatever `unknownTenant` says, see refusal;
+//	          when the claim is a token, the fault says why
 //
 // The tenant has 1 to 128 bytes, all visible ASCII. It points into the request or into the identifier and must not be changed.
-// Nothing is allocated, but for the host label that template.label speaks of.
-func (id *identifier) tenant(req *Request) (tenant []byte, source int) {
+// Nothing is allocated, but for a token that is new, and the host label that template.label speaks of.
+func (id *identifier) tenant(now int64, req *Request) (tenant []byte, source int, fault token.Fault) {
 	for i := range id.sources {
-		claim, found := id.sources[i].claim(req, id.trusted)
+		claim, found, fault := id.sources[i].claim(now, req, id.trusted)
 		if !found {
 			continue
 		}
 		if !validTenant(claim) {
-			return nil, i
+			return nil, i, fault
 		}
-		return claim, i
+		return claim, i, token.None
 	}
-	return nil, -1
+	return nil, -1, token.None
 }
 
-// refusal returns the reason of a request without tenant, by the source that tenant returned. A key that nobody gave out is
+// refusal returns the reason of a request without tenant, by the source that tenant returned. Credentials that nobody gave out are
 // an unauthenticated request (401); any other broken claim is a broken request (400).
 func (id *identifier) refusal(source int) Reason {
-	if source < 0 || id.sources[source].kind == fromAPIKey {
+	if source < 0 {
+		return NoIdentity
+	}
+	switch id.sources[source].kind {
+	case fromAPIKey, fromJWT, fromSPIFFE:
 		return NoIdentity
 	}
 	return BadRequest
@@ -151,28 +201,72 @@ func (id *identifier) refusal(source int) Reason {
 
 // claim returns what the source read from the request, and whether there was anything to read. A claim that cannot be read as
 // one value is found and nil, which is no tenant.
-func (s *identitySource) claim(req *Request, trusted []netip.Prefix) (claim []byte, found bool) {
+func (s *identitySource) claim(now int64, req *Request, trusted []netip.Prefix) (claim []byte, found bool, fault token.Fault) {
 	switch s.kind {
 	case fromHeader:
 		if !s.anyPeer && !contains(trusted, req.Peer) {
-			return nil, false
+			return nil, false, token.None
 		}
-		return onlyField(req.Header, s.header)
+		claim, found = onlyField(req.Header, s.header)
 	case fromAPIKey:
-		key, found := onlyField(req.Header, s.header)
-		if len(key) == 0 {
-			return nil, found
+		var key []byte
+		if key, found = onlyField(req.Header, s.header); len(key) > 0 {
+			// The time of the look-up tells something of the hash at most, and a hash says nothing of keys near it.
+			claim = s.keys[sha256.Sum256(key)]
 		}
-		// The time of the look-up tells something of the hash at most, and a hash says nothing of keys near it.
-		return s.keys[sha256.Sum256(key)], true
+	case fromJWT:
+		var field []byte
+		if field, found = onlyField(req.Header, s.header); found {
+			if field, found = bearer(field); found {
+				claim, fault = s.tokens.Tenant(now, field)
+			}
+		}
+	case fromSPIFFE:
+		claim, found = s.member(req.SPIFFE)
 	case fromHost:
-		return s.template.label(req.Host)
+		claim, found = s.template.label(req.Host)
 	case fromPath:
-		return s.template.segment(req.Path)
+		claim, found = s.template.segment(req.Path)
 	case fromClient:
-		return s.networks.lookup(req.Client)
+		claim, found = s.networks.lookup(req.Client)
+	default:
+		panic("BUG: identity source of no kind")
 	}
-	panic("BUG: identity source of no kind")
+	return claim, found, fault
+}
+
+// bearer returns the token in a field's value (RFC 6750, section 2.1), and false when the value is credentials of another scheme. A
+// value without a scheme is a token; nil stands for two fields.
+func bearer(field []byte) (credentials []byte, found bool) {
+	scheme, rest, spaced := bytes.Cut(field, []byte(" "))
+	switch {
+	case equalsLower(scheme, "bearer"):
+		return bytes.TrimLeft(rest, " "), true
+	case spaced:
+		return nil, false
+	}
+	return field, true
+}
+
+// schemeSPIFFE begins every SPIFFE ID.
+const schemeSPIFFE = "spiffe://"
+
+// member returns the segment of a SPIFFE ID in the pattern's place, and false when the ID is of another trust domain or shape. What is
+// there and no SPIFFE ID is a broken claim.
+func (s *identitySource) member(id string) (tenant []byte, found bool) {
+	if id == "" {
+		return nil, false
+	}
+	rest, ok := strings.CutPrefix(id, schemeSPIFFE)
+	if !ok {
+		return nil, true
+	}
+	slash := strings.IndexByte(rest, '/')
+	if slash < 0 || s.domain != "" && rest[:slash] != s.domain {
+		return nil, false
+	}
+	path := rest[slash:]
+	return s.template.segment(unsafe.Slice(unsafe.StringData(path), len(path))) // nobody changes the tenant
 }
 
 // onlyField returns the value of a header that must not be repeated: of two fields, the backend or a proxy before us may

@@ -43,7 +43,7 @@ func sidecarOf(identity ...policy.IdentitySource) *policy.SidecarSettings {
 
 func mustIdentify(t testing.TB, s *policy.SidecarSettings) *identifier {
 	t.Helper()
-	id, err := newIdentifier(s)
+	id, err := newIdentifier(nil, s, wallOf)
 	if err != nil {
 		t.Fatalf("unexpected error: %v", err)
 	}
@@ -56,7 +56,7 @@ func checkTenant(t *testing.T, id *identifier, req *Request, want string, wantSo
 	if req.Header == nil {
 		req.Header = fieldList(nil)
 	}
-	got, source := id.tenant(req)
+	got, source, _ := id.tenant(testNow, req)
 	if string(got) != want || (got == nil) != (want == "") || source != wantSource {
 		t.Errorf("unexpected tenant: got %q of source %d, want %q of source %d", got, source, want, wantSource)
 	}
@@ -217,8 +217,9 @@ func TestIdentifierClientCIDR(t *testing.T) {
 
 func TestIdentifierRefusal(t *testing.T) {
 	s := sidecarOf(policy.IdentitySource{Header: "X-Tenant-ID"}, policy.IdentitySource{APIKey: &policy.APIKeyIdentity{Header: "X-API-Key"}},
-		policy.IdentitySource{Host: "{tenant}.test"}, policy.IdentitySource{Path: "/{tenant}/"})
-	s.APIKeys = []policy.APIKeyTable{nil}
+		policy.IdentitySource{Host: "{tenant}.test"}, policy.IdentitySource{Path: "/{tenant}/"},
+		policy.IdentitySource{JWT: &policy.JWTIdentity{}}, policy.IdentitySource{SPIFFE: &policy.SPIFFEIdentity{PathPattern: "/{tenant}"}})
+	s.APIKeys, s.KeySets = []policy.APIKeyTable{nil}, []policy.KeySet{nil}
 	id := mustIdentify(t, s)
 	f := func(source int, want Reason) {
 		t.Helper()
@@ -232,12 +233,14 @@ func TestIdentifierRefusal(t *testing.T) {
 	f(1, NoIdentity)
 	f(2, BadRequest)
 	f(3, BadRequest)
+	f(4, NoIdentity)
+	f(5, NoIdentity)
 }
 
 func TestNewIdentifierFailure(t *testing.T) {
 	f := func(s *policy.SidecarSettings, want string) {
 		t.Helper()
-		_, err := newIdentifier(s)
+		_, err := newIdentifier(nil, s, wallOf)
 		if err == nil {
 			t.Fatalf("expecting an error with %q", want)
 		}
@@ -248,7 +251,7 @@ func TestNewIdentifierFailure(t *testing.T) {
 	key := policy.IdentitySource{APIKey: &policy.APIKeyIdentity{Header: "X-API-Key"}}
 
 	// A source that this version does not know.
-	f(sidecarOf(policy.IdentitySource{Header: "X-A"}, policy.IdentitySource{JWT: &policy.JWTIdentity{}}), "identity[1]: want one of header, apiKey, host, path and clientCIDR")
+	f(sidecarOf(policy.IdentitySource{Header: "X-A"}, policy.IdentitySource{}), "identity[1]: want one of header, jwt, apiKey, spiffe, host, path and clientCIDR")
 	// A source without its table.
 	one := sidecarOf(key, key)
 	one.APIKeys = []policy.APIKeyTable{nil}
@@ -297,7 +300,7 @@ func TestIdentifierNeverFallsThrough(t *testing.T) {
 		for _, v := range values {
 			fields = append(fields, [2]string{"x-tenant-id", string(v)})
 		}
-		got, source := id.tenant(&Request{Header: fields, Peer: proxyPeer, Client: publicPeer})
+		got, source, _ := id.tenant(testNow, &Request{Header: fields, Peer: proxyPeer, Client: publicPeer})
 		switch value, count := fields.Lookup("X-Tenant-ID"); {
 		case count == 0:
 			if string(got) != "rest" || source != 1 {
@@ -348,6 +351,7 @@ func identitySets(t testing.TB) []struct {
 	slices.SortFunc(networks, func(a, b policy.CIDRTenant) int { return strings.Compare(a.CIDR.String(), b.CIDR.String()) })
 	networks = slices.CompactFunc(networks, func(a, b policy.CIDRTenant) bool { return a.CIDR.Prefix().Masked() == b.CIDR.Prefix().Masked() })
 	client := netip.MustParseAddr("172.1.2.3")
+	jwt, jwtRequest, spiffe, spiffeRequest := credentialSets(t)
 	return []struct {
 		name string
 		id   *identifier
@@ -355,6 +359,8 @@ func identitySets(t testing.TB) []struct {
 	}{
 		{"header", mustIdentify(t, sidecarOf(policy.IdentitySource{Header: "X-Tenant-ID"})), Request{Peer: proxyPeer, Header: &byteField{"x-tenant-id", []byte("acme")}}},
 		{"apiKey", mustIdentify(t, keyed), Request{Header: &byteField{"x-api-key", []byte("key-4711")}}},
+		{"jwt", jwt, jwtRequest},
+		{"spiffe", spiffe, spiffeRequest},
 		{"host", mustIdentify(t, sidecarOf(policy.IdentitySource{Host: "{tenant}.api.example.com"})), Request{Host: []byte("acme.API.example.com:8080")}},
 		{"path", mustIdentify(t, sidecarOf(policy.IdentitySource{Path: "/t/{tenant}/"})), Request{Path: []byte("/t/acme/orders/4711")}},
 		{"clientCIDR", mustIdentify(t, sidecarOf(policy.IdentitySource{ClientCIDR: networks})), Request{Client: client}},
@@ -364,10 +370,10 @@ func identitySets(t testing.TB) []struct {
 func TestIdentifierAllocatesNothing(t *testing.T) {
 	f := func(name string, id *identifier, req Request, want bool) {
 		t.Helper()
-		if tenant, _ := id.tenant(&req); (tenant != nil) != want {
+		if tenant, _, _ := id.tenant(testNow, &req); (tenant != nil) != want {
 			t.Fatalf("%s: unexpected tenant: got %q, want one: %v", name, tenant, want)
 		}
-		if n := testing.AllocsPerRun(100, func() { id.tenant(&req) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { id.tenant(testNow, &req) }); n != 0 {
 			t.Errorf("%s: unexpected allocations: got %v, want 0", name, n)
 		}
 	}
@@ -375,6 +381,8 @@ func TestIdentifierAllocatesNothing(t *testing.T) {
 	broken := map[string]Request{
 		"header":     {Peer: proxyPeer, Header: &byteField{"x-tenant-id", []byte("a b")}},
 		"apiKey":     {Header: &byteField{"x-api-key", []byte(strings.Repeat("unknown", 100))}},
+		"jwt":        {Header: &byteField{"authorization", []byte("Bearer " + strings.Repeat("a", 9<<10))}},
+		"spiffe":     {SPIFFE: BrokenSPIFFE},
 		"host":       {Host: []byte(strings.Repeat("A", 200) + ".api.example.com")},
 		"path":       {Path: []byte("/t//orders")},
 		"clientCIDR": {},
@@ -390,7 +398,7 @@ func BenchmarkIdentifierTenant(b *testing.B) {
 		b.Run(set.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if tenant, _ := set.id.tenant(&set.req); tenant == nil {
+				if tenant, _, _ := set.id.tenant(testNow, &set.req); tenant == nil {
 					b.Fatal("no tenant")
 				}
 			}

@@ -1,6 +1,10 @@
 package admit
 
-import "unsafe"
+import (
+	"unsafe"
+
+	"weir/admit/token"
+)
 
 // Match is where a request belongs.
 type Match struct {
@@ -11,13 +15,17 @@ type Match struct {
 	Identity []byte  // the tenant as identified, of the request's or the table's bytes; empty when there is none
 	Source   int     // index of the identity source that said so; -1: none did
 	Cost     int64   // tokens to spend on every limit in requests; -1: its header says no cost
+	// Token says why the token is not valid by which the request was to be identified; None where there is no such token.
+	Token token.Fault
 }
 
 // Match finds a request's tenant, route and backend. It allocates nothing for a tenant that has a cell; the first request of
-// a tenant that policy covers without naming it makes one.
+// a tenant that policy covers without naming it makes one, and the first with a token verifies it.
 func (t *Table) Match(now int64, req *Request) Match {
-	identity, source := t.identifier.tenant(req)
-	return t.match(now, req, identity, source)
+	identity, source, fault := t.identifier.tenant(now, req)
+	m := t.match(now, req, identity, source)
+	m.Token = fault
+	return m
 }
 
 // MatchAs is Match for a tenant that is given, whatever the request says: for whoever asks what would become of a request.
@@ -44,6 +52,10 @@ func (t *Table) match(now int64, req *Request, identity []byte, source int) Matc
 	m.Backend = m.Route.target(m.Identity, m.Tenant.plan.terms.Backend, req)
 	return m
 }
+
+// Challenge is the value of WWW-Authenticate for a match refused with NoIdentity: what would identify its client, and what is wrong with
+// the token that was to.
+func (t *Table) Challenge(m *Match) string { return t.identifier.challenges[m.Token] }
 
 // Nobody is the match of a message that never got as far: it counts under stand-in cells.
 func (t *Table) Nobody(r Reason) Match {

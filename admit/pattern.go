@@ -94,6 +94,7 @@ const placeholder = "{tenant}"
 // template is a host or a path in which one label or segment is the tenant.
 type template struct {
 	before, after string
+	whole         bool // of a path: nothing may follow
 }
 
 // parseHostTemplate reads a template such as "{tenant}.api.example.com".
@@ -113,6 +114,14 @@ func parsePathTemplate(text string) (template, error) {
 		return template{}, fmt.Errorf("cannot use path template %q: want / first, and %s once, as a whole segment", text, placeholder)
 	}
 	return template{before: before, after: after}, nil
+}
+
+// parseSPIFFEPattern reads a pattern such as "/ns/{tenant}/sa/gateway". Unlike a path's, it is the whole of an ID unless "/*" ends it: of
+// two IDs one of which begins with the other, each is somebody else.
+func parseSPIFFEPattern(text string) (template, error) {
+	t, err := parsePathTemplate(text)
+	t.whole = !strings.HasSuffix(text, "/*")
+	return t, err
 }
 
 // label returns the label of a host in the template's place, and false when the host has another shape. Letters compare
@@ -135,7 +144,7 @@ func (t template) label(host []byte) ([]byte, bool) {
 }
 
 // segment returns the segment of a path in the template's place, and false when the path has another shape or ends before
-// it. What follows the template is not looked at. An empty segment with more behind it is there, and is no tenant.
+// it. What follows the template is not looked at unless it is whole. An empty segment with more behind it is there, and is no tenant.
 func (t template) segment(path []byte) ([]byte, bool) {
 	rest, ok := cutPrefix(path, t.before)
 	if !ok || len(rest) == 0 {
@@ -146,7 +155,7 @@ func (t template) segment(path []byte) ([]byte, bool) {
 		segment = rest[:i]
 	}
 	rest, ok = cutPrefix(rest[len(segment):], t.after)
-	if !ok || len(rest) > 0 && rest[0] != '/' {
+	if !ok || len(rest) > 0 && (t.whole || rest[0] != '/') {
 		return nil, false
 	}
 	return segment, true

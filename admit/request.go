@@ -11,7 +11,13 @@ type Request struct {
 	Header Headers
 	Peer   netip.Addr // the connection's other end, unmapped
 	Client netip.Addr // who the request is from: Peer, or what a trusted proxy said
+	// SPIFFE is the SPIFFE ID of the client's certificate, which the listener has verified: empty when the certificate has none, or
+	// when there is no certificate; BrokenSPIFFE when it has one that breaks the standard.
+	SPIFFE string
 }
+
+// BrokenSPIFFE stands in Request.SPIFFE for a certificate that breaks the standard of X.509-SVIDs.
+const BrokenSPIFFE = "spiffe:"
 
 // Headers looks up header fields of one request.
 type Headers interface {

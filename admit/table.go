@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"weir/policy"
 )
@@ -19,6 +20,8 @@ type Options struct {
 	// Clock reads the clock of `now` when metrics are scraped; requests bring their own reading. nil means that
 	// weir_limit_available is not collected.
 	Clock func() int64
+	// Wall returns the wall time of a reading of the clock of `now`, by which tokens expire. Snapshots with jwt need it.
+	Wall func(now int64) time.Time
 }
 
 // Table is the live structure that requests read: a snapshot and the cells of its tenants and routes. Safe for concurrent use.
@@ -71,7 +74,11 @@ func Build(prev *Table, snap *policy.Snapshot, now int64, o Options) (*Table, er
 	if t.router, err = newRouter(snap.Routes); err != nil {
 		return nil, fmt.Errorf("cannot build routes: %w", err)
 	}
-	if t.identifier, err = newIdentifier(&snap.Sidecar); err != nil {
+	var known *identifier
+	if prev != nil {
+		known = prev.identifier
+	}
+	if t.identifier, err = newIdentifier(known, &snap.Sidecar, o.Wall); err != nil {
 		return nil, fmt.Errorf("cannot build identity: %w", err)
 	}
 	if t.limits, err = buildLimits(prev, snap); err != nil {

@@ -16,6 +16,9 @@ import (
 // begin is the time on a table's clock at which a case begins.
 const begin = int64(time.Hour)
 
+// wall is the wall time by which tokens would expire: a case begins in 1970, as it would at any other time.
+func wall(now int64) time.Time { return time.Unix(0, now-begin) }
+
 // Result is what became of the requests of a case.
 type Result struct {
 	Requests []Request // in the order in which they arrived
@@ -43,7 +46,7 @@ type said struct {
 
 // Run runs one case against a snapshot, with full buckets and nothing in flight. The error says that the snapshot cannot be used.
 func Run(s *policy.Snapshot, c *policy.TestCase) (*Result, error) {
-	table, err := admit.Build(nil, s, begin, admit.Options{})
+	table, err := admit.Build(nil, s, begin, admit.Options{Wall: wall})
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the documents: %w", err)
 	}
