@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"weir/admit"
+	"weir/admit/token/tokentest"
 	"weir/proxy/wire"
 )
 
@@ -66,4 +67,17 @@ func TestAllocations(t *testing.T) {
 	f("blocked", get, none, silent)
 	f("limited", get, one, silent)
 	f("limited and logged", get, one, logged)
+}
+
+// A request whose tenant is that of a token costs no more once the token is known.
+func TestTokenAllocations(t *testing.T) {
+	key := tokentest.New("", "EdDSA")
+	backend := canned(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	s := start(t, keyed(t, compile(t, identified(backend.addr, jwtIdentity, silent)), key), SystemClock(), nil)
+	c := s.dial()
+	request := "GET / HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer " + key.Token(claimsUntil("4000000000")) + "\r\n\r\n"
+	exchange := exchangeOf(t, c, request, sizeOf(t, c, request))
+	if n := testing.AllocsPerRun(2000, exchange); n > theirs {
+		t.Errorf("%v allocations, %d of them fasthttp's", n, theirs)
+	}
 }

@@ -20,6 +20,9 @@ type clientConn struct {
 	tls    *tls.Conn // nil: plain HTTP
 	closed atomic.Bool
 
+	spiffe     string // see spiffeID
+	spiffeRead bool
+
 	// Of the request in progress. Whoever reads from the client owns them: the handler, or the upload until it is done.
 	waitsFor *upstream.Conn // the call to cancel when the client leaves; nil: nobody watches
 	use      uint64

@@ -7,6 +7,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"weir/admit"
+	"weir/admit/token"
 	"weir/proxy/wire"
 )
 
@@ -145,6 +146,9 @@ func (p *Proxy) settle(x *exchange) {
 	})
 	if x.cause != wire.None && x.cause.Status() != statusGone && x.reason != admit.ClientGone { // who leaves is not refused
 		p.metrics.rejected[x.cause].Inc()
+	}
+	if x.match.Token != token.None {
+		p.metrics.tokens[x.match.Token].Inc()
 	}
 	end := p.clock.Now()
 	answered := end

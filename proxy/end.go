@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"weir/admit"
+	"weir/admit/token"
 	"weir/proxy/upstream"
 	"weir/proxy/wire"
 )
@@ -76,12 +77,14 @@ func (x *exchange) phase() phase {
 	return inDecision
 }
 
-// causeName is the most precise word for how a request ended: the rule of the wire that the client broke, or how the backend
-// failed; empty where the reason says it all.
+// causeName is the most precise word for how a request ended: the rule of the wire that the client broke, what is wrong with its token,
+// or how the backend failed; empty where the reason says it all.
 func (x *exchange) causeName() string {
 	switch {
 	case x.cause != wire.None:
 		return x.cause.String()
+	case x.match.Token != token.None:
+		return x.match.Token.String()
 	case x.broke != upstream.NoCause:
 		return x.broke.String()
 	}

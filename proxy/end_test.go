@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"weir/admit"
+	"weir/admit/token"
 	"weir/proxy/upstream"
 	"weir/proxy/wire"
 )
@@ -79,6 +80,7 @@ func TestCauseNames(t *testing.T) {
 	f(exchange{}, "")
 	f(exchange{cause: wire.BadChunk}, "bad_chunk")
 	f(exchange{broke: upstream.Truncated}, "truncated")
+	f(exchange{match: admit.Match{Token: token.Expired}}, "token_expired")
 	// The client was first: the call was canceled for it.
 	f(exchange{cause: wire.PeerGone, broke: upstream.Canceled}, "peer_gone")
 }

@@ -99,7 +99,7 @@ func (x *exchange) forget() {
 func (x *exchange) arrive(now int64) {
 	x.now = now
 	head, peer := x.head, x.conn.peer
-	x.req = admit.Request{Method: head.Method, Host: head.Host, Path: head.Path, Header: head, Peer: peer, Client: peer}
+	x.req = admit.Request{Method: head.Method, Host: head.Host, Path: head.Path, Header: head, Peer: peer, Client: peer, SPIFFE: x.conn.spiffeID()}
 	if trusted := x.live.snapshot.Sidecar.TrustedProxies; peer.IsValid() && contains(trusted, peer) {
 		x.trusted = true
 		x.req.Client = admit.ClientAddr(trusted, peer, head)

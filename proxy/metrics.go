@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"weir/admit/token"
 	"weir/policy"
 	"weir/proxy/wire"
 )
@@ -16,6 +17,7 @@ type metrics struct {
 	duration       *prometheus.HistogramVec
 	overhead       prometheus.Histogram
 	rejected       [wire.CauseCount]prometheus.Counter
+	tokens         [token.FaultCount]prometheus.Counter
 	panics         prometheus.Counter
 	acceptFailures prometheus.Counter
 	ends           [culpritCount][phaseCount]prometheus.Counter
@@ -57,6 +59,15 @@ func newMetrics(reg prometheus.Registerer, log *AccessLog, connections func() fl
 			m.rejected[c] = rejected.WithLabelValues(wire.Cause(c).String())
 		}
 	}
+	tokens := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "weir_tokens_rejected_total",
+		Help: "Requests refused because the token that was to say who they are from is not valid, by what is wrong with it.",
+	}, []string{"cause"})
+	for f := range m.tokens {
+		if f > 0 {
+			m.tokens[f] = tokens.WithLabelValues(token.Fault(f).String())
+		}
+	}
 	ends := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "weir_request_ends_total",
 		Help: "Requests that ended without the whole answer of a backend, by who ended them and in which phase.",
@@ -75,7 +86,7 @@ func newMetrics(reg prometheus.Registerer, log *AccessLog, connections func() fl
 		Help: "Client connections that are open.",
 	}, connections)
 	var errs error
-	for _, c := range []prometheus.Collector{m.duration, m.overhead, m.panics, m.acceptFailures, rejected, ends, dropped, open} {
+	for _, c := range []prometheus.Collector{m.duration, m.overhead, m.panics, m.acceptFailures, rejected, tokens, ends, dropped, open} {
 		errs = errors.Join(errs, reg.Register(c))
 	}
 	return m, errs

@@ -172,7 +172,7 @@ func (p *Proxy) Apply(s *policy.Snapshot) error {
 	if prev != nil {
 		prevTable, prevCertificates, prevBackends = prev.table, prev.tls, prev.backends
 	}
-	table, err := admit.Build(prevTable, s, p.clock.Now(), admit.Options{Clock: p.clock.Now})
+	table, err := admit.Build(prevTable, s, p.clock.Now(), admit.Options{Clock: p.clock.Now, Wall: p.clock.agreed})
 	if err != nil {
 		return fmt.Errorf("cannot build the table of snapshot %.12s: %w", s.Hash, err)
 	}

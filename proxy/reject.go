@@ -96,7 +96,7 @@ func (p *Proxy) reject(ctx *fasthttp.RequestCtx, x *exchange) {
 		x.limits = x.live.table.Limits(x.now, &x.match, x.limits[:0])
 		x.text = x.verdict.TellRefused(x.text, x.match.Tenant.Plan().Reject.Headers, x.limits, rand.Float64(), h.SetBytesV)
 	case admit.NoIdentity:
-		h.Set("WWW-Authenticate", `Weir realm="tenant"`) // RFC 9110 asks for one with every 401
+		h.Set("WWW-Authenticate", x.live.table.Challenge(&x.match)) // RFC 9110 asks for one with every 401
 	case admit.Draining, admit.NoEndpoint, admit.PoolFull:
 		h.Set("Retry-After", "1") // there is no telling; it may be over at once
 	case admit.BadRequest:
