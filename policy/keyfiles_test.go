@@ -49,6 +49,7 @@ func TestWithKeys(t *testing.T) {
 	f("another API key", table(4, "acme"), keys, b)
 	f("an empty table", Keys{API: APIKeyTable{}}, keys, b)
 	f("another JWK", a, jwks(jwkEC), b)
+	f("another JWK of the same type", a, jwks(`{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`), b)
 	f("another name of the same JWK", a, jwks(jwkEdNamed), b)
 	f("a JWK for fewer algorithms", a, jwks(jwkRSA), b)
 	f("the same JWK for all it can do", a, jwks(jwkRSAAll), b)

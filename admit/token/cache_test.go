@@ -178,6 +178,25 @@ func TestCache(t *testing.T) {
 	}
 }
 
+// A token is known by the whole of its sum: one whose place and tag are those of another is another.
+func TestCacheKnowsByTheWholeSum(t *testing.T) {
+	c := newCache(ways)
+	c.add(0, sumOf(1))
+	other := sumOf(2)
+	other.sum = sumOf(1).sum
+	for i := range other.sum {
+		other.sum[i] ^= 1
+		_, tag := c.at(&other.sum)
+		for way := range c.sets[0].tags {
+			c.sets[0].tags[way].Store(tag)
+		}
+		if c.find(&other.sum) != nil {
+			t.Errorf("a token that differs in byte %d is taken for another", i)
+		}
+		other.sum[i] ^= 1
+	}
+}
+
 // The memory of a source: what a full cache of tokens with long tenants takes.
 func TestCacheIsSmall(t *testing.T) {
 	set := int(unsafe.Sizeof(cacheSet{})) / ways

@@ -7,7 +7,7 @@
 // that are asked for. Nothing in the token says how it is to be verified: keys that it brings along, or addresses of keys, are not
 // looked at. What is not understood, such as a critical header, makes it invalid.
 //
-// Verifying allocates and takes tens of microseconds. A token seen before costs one SHA-256 and neither allocates nor locks. The
+// Verifying allocates and takes about a tenth of a millisecond, with ES384 and ES512 some milliseconds. A token seen before costs one SHA-256 and neither allocates nor locks. The
 // memory of the remembered is bounded, and what was not valid takes none of it. Time is an argument.
 //
 // # Trade-off
