@@ -357,6 +357,16 @@ func TestCompileLimitConflicts(t *testing.T) {
 		TenantPolicy a {tenants: {names: [acme]}, limits: [{name: x, requests: 1, final: true}]}
 		TenantPolicy b {tenants: {any: true}, limits: [{name: x, requests: 1}]}`)
 
+	// Limits in shadow meet one another only.
+	f(`
+		TenantPolicy a {tenants: {any: true}, limits: [{name: x, requests: 1}]}
+		TenantPolicy b {tenants: {any: true}, limits: [{name: x, requests: 2, mode: Shadow}]}
+		TenantPolicy c {tenants: {names: [acme]}, limits: [{name: x, requests: 3, mode: Shadow, final: true}]}`)
+	f(`
+		TenantPolicy a {tenants: {any: true}, limits: [{name: x, requests: 1, mode: Shadow}]}
+		TenantPolicy b {tenants: {any: true}, limits: [{name: x, requests: 2, mode: Shadow}]}`,
+		`b spec.limits[0].name: shadow limit x has no effect for any tenant it covers: TenantPolicy a has one of that name (set.yaml:15:39), which is equally specific and comes first by name`)
+
 	// A policy of another service meets nobody here.
 	f(`
 		TenantPolicy a {tenants: {any: true}, limits: [{name: x, requests: 1}]}
@@ -374,7 +384,8 @@ func TestCompileReportsWhatFalls(t *testing.T) {
 				SpecNames: "names: [" + strings.Join(p.Names, ", ") + "]"}[p.Specificity]
 			var limits []string
 			for _, l := range p.Limits {
-				limits = append(limits, fmt.Sprintf("{name: %s, requests: 1, final: %v}", l.Name, l.Final))
+				mode := map[bool]string{false: "Enforce", true: "Shadow"}[l.Shadow]
+				limits = append(limits, fmt.Sprintf("{name: %s, requests: 1, final: %v, mode: %s}", l.Name, l.Final, mode))
 			}
 			fmt.Fprintf(&lines, "\nTenantPolicy %s {tenants: {%s}, limits: [%s]}", p.Name, selector, strings.Join(limits, ", "))
 		}

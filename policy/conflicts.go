@@ -134,31 +134,31 @@ func (c *compiler) checkMatch(first map[string]string, d *Document, at string, m
 	first[key] = fmt.Sprintf("Route %s %s", d.Name, at)
 }
 
-// checkLimits reports every limit that falls beside one of the same name that is not more specific: the reader of its own
+// checkLimits reports every limit that falls beside one of the same name and mode that is not more specific: the reader of its own
 // document would expect it to stand.
 func (c *compiler) checkLimits() {
 	s := &c.snapshot
-	rivals := make(map[string][]rankedLimit) // by name: of the match, any and unknown policies, in the order of policies
+	rivals := make(map[namesake][]rankedLimit) // of the match, any and unknown policies, in the order of policies
 	for i := range s.Policies {
 		if s.Policies[i].Specificity == SpecNames {
 			continue
 		}
 		for j := range s.Policies[i].Limits {
 			l := s.ranked(i, j)
-			rivals[l.Name] = append(rivals[l.Name], l)
+			rivals[l.namesake()] = append(rivals[l.namesake()], l)
 		}
 	}
 	for i := range s.Policies {
 		for j := range s.Policies[i].Limits {
 			l := s.ranked(i, j)
-			if !c.fallsAmong(rivals[l.Name], l, j) && l.specificity == SpecNames {
+			if !c.fallsAmong(rivals[l.namesake()], l, j) && l.specificity == SpecNames {
 				c.fallsAmong(c.namesakes(l), l, j)
 			}
 		}
 	}
 }
 
-// namesakes returns the limits of a limit's name in the other names policies that share a tenant with its own.
+// namesakes returns the limits of a limit's name and mode in the other names policies that share a tenant with its own.
 func (c *compiler) namesakes(l rankedLimit) []rankedLimit {
 	s := &c.snapshot
 	var found []rankedLimit
@@ -170,7 +170,7 @@ func (c *compiler) namesakes(l rankedLimit) []rankedLimit {
 			}
 			met[i] = true
 			for j := range s.Policies[i].Limits {
-				if s.Policies[i].Limits[j].Name == l.Name {
+				if s.Policies[i].Limits[j].namesake() == l.namesake() {
 					found = append(found, s.ranked(i, j))
 				}
 			}
@@ -190,7 +190,10 @@ func (c *compiler) fallsAmong(rivals []rankedLimit, l rankedLimit, j int) bool {
 		if tenants == "" {
 			continue
 		}
-		var why string
+		noun, why := "limit", ""
+		if l.Shadow {
+			noun = "shadow limit"
+		}
 		switch {
 		case r.specificity < l.specificity:
 			why = "final and less specific"
@@ -200,7 +203,7 @@ func (c *compiler) fallsAmong(rivals []rankedLimit, l rankedLimit, j int) bool {
 			why = "equally specific and comes first by name"
 		}
 		c.report(c.applied[l.policy], Warning, joinIndex("spec.limits", j)+".name",
-			"limit %s has no effect for %s: TenantPolicy %s has one of that name (%s), which is %s", l.Name, tenants, r.Policy, r.Origin, why)
+			"%s %s has no effect for %s: TenantPolicy %s has one of that name (%s), which is %s", noun, l.Name, tenants, r.Policy, r.Origin, why)
 		return true
 	}
 	return false

@@ -52,26 +52,18 @@ func (s *Snapshot) UnknownPolicies() []int { return s.withSpecificity(SpecUnknow
 // It is a pure function of the snapshot and the set: equal sets give equal plans.
 //
 // Limits of different names all apply. Of the limits of one name a single one stands ([prevails]): the most specific, unless one
-// of them is final. Concurrency, Backend, Reject and Headers each come from the most specific policy that says something. Ties go
+// of them is final. Those in mode Shadow are worked out apart: they stand beside the enforced limit of their name, so that
+// trying a limit lifts none. Concurrency, Backend, Reject and Headers each come from the most specific policy that says something. Ties go
 // to the policy whose name sorts first; the length of a pattern does not count, so "eu-*" and "eu-west-*" are equally specific.
 func (s *Snapshot) Plan(policies []int) Plan {
 	order := s.bySpecificity(policies)
-	standing := make(map[string]rankedLimit)
-	for _, i := range order {
-		for j := range s.Policies[i].Limits {
-			r := s.ranked(i, j)
-			if best, met := standing[r.Name]; !met || prevails(r, best) {
-				standing[r.Name] = r
-			}
-		}
-	}
-
+	standing := s.standing(order)
 	plan := Plan{Backend: -1, Reject: Reject{Status: 429, Headers: "Standard"}}
 	rejectSaid := false
 	for _, i := range order {
 		p := &s.Policies[i]
 		for j := range p.Limits {
-			if standing[p.Limits[j].Name] == s.ranked(i, j) {
+			if r := s.ranked(i, j); standing[r.namesake()] == r {
 				plan.Limits = append(plan.Limits, p.Limits[j])
 			}
 		}
@@ -90,6 +82,28 @@ func (s *Snapshot) Plan(policies []int) Plan {
 	return plan
 }
 
+// standing returns, of the limits of each name that are enforced, and of those in shadow, the one that stands.
+func (s *Snapshot) standing(policies []int) map[namesake]rankedLimit {
+	standing := make(map[namesake]rankedLimit)
+	for _, i := range policies {
+		for j := range s.Policies[i].Limits {
+			r := s.ranked(i, j)
+			if best, met := standing[r.namesake()]; !met || prevails(r, best) {
+				standing[r.namesake()] = r
+			}
+		}
+	}
+	return standing
+}
+
+// namesake is what limits have in common of which a single one stands.
+type namesake struct {
+	name   string
+	shadow bool
+}
+
+func (l *LimitRule) namesake() namesake { return namesake{l.Name, l.Shadow} }
+
 // rankedLimit is a limit with all that decides whether it stands beside another of its name.
 type rankedLimit struct {
 	*LimitRule
@@ -102,7 +116,7 @@ func (s *Snapshot) ranked(policy, limit int) rankedLimit {
 	return rankedLimit{LimitRule: &p.Limits[limit], specificity: p.Specificity, policy: policy}
 }
 
-// prevails reports whether, of two limits of one name, a stands and b falls. It is a strict total order over the limits of
+// prevails reports whether, of two limits of one name and mode, a stands and b falls. It is a strict total order over the limits of
 // different policies, so the one that stands does not depend on the order in which they are compared.
 //
 // A final limit stands before any other, and of two final ones the least specific stands: it is the platform's ceiling, and

@@ -18,7 +18,7 @@ func snapshotOf(policies ...TenantPolicy) *Snapshot {
 }
 
 // selecting makes a policy of one selector, written "names a b", "match eu-*", "any" or "unknown". A limit is a name, with !
-// behind it when it is final.
+// behind it when it is final and ~ before it when it is in shadow.
 func selecting(name, selector string, limits ...string) TenantPolicy {
 	p := TenantPolicy{Name: name, Backend: -1}
 	sort, rest, _ := strings.Cut(selector, " ")
@@ -37,16 +37,21 @@ func selecting(name, selector string, limits ...string) TenantPolicy {
 	}
 	for _, limit := range limits {
 		limit, final := strings.CutSuffix(limit, "!")
-		p.Limits = append(p.Limits, LimitRule{Policy: name, Name: limit, Requests: 1, Per: time.Second, Burst: 1, Final: final})
+		limit, shadow := strings.CutPrefix(limit, "~")
+		p.Limits = append(p.Limits, LimitRule{Policy: name, Name: limit, Requests: 1, Per: time.Second, Burst: 1, Final: final, Shadow: shadow})
 	}
 	return p
 }
 
-// standing lists the limits of a plan as policy/limit.
+// standing lists the limits of a plan as policy/limit, those in shadow as policy/~limit.
 func standing(plan Plan) string {
 	var all []string
 	for _, l := range plan.Limits {
-		all = append(all, l.Policy+"/"+l.Name)
+		shadow := ""
+		if l.Shadow {
+			shadow = "~"
+		}
+		all = append(all, l.Policy+"/"+shadow+l.Name)
 	}
 	return strings.Join(all, " ")
 }
@@ -104,6 +109,17 @@ func TestPlanLimits(t *testing.T) {
 
 	// The length of a pattern does not count.
 	f("eu-west-1", "a/steady", selecting("a", "match eu-*", "steady"), selecting("b", "match eu-west-*", "steady"))
+
+	// A limit in shadow replaces no enforced one, however specific it is: both stand.
+	f("acme", "gold/~steady base/steady", selecting("base", "any", "steady"), selecting("gold", "names acme", "~steady"))
+
+	// Neither does an enforced one end the trial of a less specific one, not even when it is final.
+	f("acme", "gold/steady base/~steady", selecting("base", "any", "~steady"), selecting("gold", "names acme", "steady!"))
+
+	// Among those in shadow the same rules hold: specificity, final, the first by name.
+	f("acme", "gold/~steady", selecting("base", "any", "~steady"), selecting("gold", "names acme", "~steady"))
+	f("acme", "base/~steady", selecting("base", "any", "~steady!"), selecting("gold", "names acme", "~steady"))
+	f("acme", "a/~steady", selecting("b", "any", "~steady"), selecting("a", "any", "~steady"))
 
 	// An unknown policy never covers a tenant.
 	f("acme", "base/steady", selecting("base", "any", "steady"), selecting("strangers", "unknown", "hourly"))
@@ -341,10 +357,10 @@ func TestOverlap(t *testing.T) {
 // policies draws up to six policies over few tenants and few limit names, so that they meet often.
 func policies(t *rapid.T) []TenantPolicy {
 	selectors := []string{"names acme", "names acme eu-1", "names eu-1", "match eu-*", "match *", "any", "unknown"}
-	limits := []string{"steady", "steady!", "hourly", "hourly!"}
+	limits := []string{"steady", "steady!", "~steady", "~steady!", "hourly", "hourly!"}
 	all := make([]TenantPolicy, rapid.IntRange(0, 6).Draw(t, "policies"))
 	for i := range all {
-		names := rapid.SliceOfNDistinct(rapid.SampledFrom(limits), 0, 2, func(s string) string { return strings.TrimSuffix(s, "!") }).Draw(t, "limits")
+		names := rapid.SliceOfNDistinct(rapid.SampledFrom(limits), 0, 2, func(s string) string { return strings.Trim(s, "~!") }).Draw(t, "limits")
 		all[i] = selecting(fmt.Sprintf("p%d", i), rapid.SampledFrom(selectors).Draw(t, "selector"), names...)
 		all[i].Concurrency = rapid.IntRange(0, 3).Draw(t, "concurrency")
 		all[i].Backend = rapid.IntRange(-1, 2).Draw(t, "backend")
@@ -372,18 +388,18 @@ func TestPlanKeepsEveryNameAndEveryFinalLimit(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := snapshotOf(policies(t)...)
 		set := s.Covering(rapid.SampledFrom([]string{"acme", "eu-1", "globex"}).Draw(t, "tenant"), nil)
-		stands := make(map[string]rankedLimit)
+		stands := make(map[namesake]rankedLimit)
 		for _, l := range s.Plan(set).Limits {
-			if _, twice := stands[l.Name]; twice {
-				t.Fatalf("two limits named %s", l.Name)
+			if _, twice := stands[l.namesake()]; twice {
+				t.Fatalf("two limits of one mode named %s", l.Name)
 			}
 			i := slices.IndexFunc(s.Policies, func(p TenantPolicy) bool { return p.Name == l.Policy })
-			stands[l.Name] = rankedLimit{&l, s.Policies[i].Specificity, i}
+			stands[l.namesake()] = rankedLimit{&l, s.Policies[i].Specificity, i}
 		}
 		for _, i := range set {
 			for j := range s.Policies[i].Limits {
 				met := s.ranked(i, j)
-				winner, ok := stands[met.Name]
+				winner, ok := stands[met.namesake()]
 				switch {
 				case !ok:
 					t.Fatalf("no limit named %s stands", met.Name)
