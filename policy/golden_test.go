@@ -98,6 +98,9 @@ func show(b *strings.Builder, indent, name string, v reflect.Value) {
 		return
 	case reflect.Struct:
 		if _, ok := v.Interface().(fmt.Stringer); !ok {
+			if v.IsZero() {
+				return
+			}
 			fmt.Fprintf(b, "%s%s\n", indent, name)
 			for i := range v.NumField() {
 				if f := v.Type().Field(i); f.IsExported() {
@@ -107,7 +110,7 @@ func show(b *strings.Builder, indent, name string, v reflect.Value) {
 			return
 		}
 	}
-	if !v.IsZero() || name == "Backend" || strings.HasPrefix(name, "Routes[") {
+	if !v.IsZero() || name == "Backend" && v.CanInt() || strings.HasPrefix(name, "Routes[") {
 		fmt.Fprintf(b, "%s%s: %v\n", indent, name, v)
 	}
 }

@@ -280,18 +280,21 @@ func (c *compiler) resolvePolicy(d *Document, spec *TenantPolicySpec) TenantPoli
 	case t.Unknown:
 		p.Specificity = SpecUnknown
 	}
+	if spec.Headers != "" {
+		p.Origins.Headers = d.origin("spec.headers")
+	}
 	for i := range spec.Limits {
 		p.Limits = append(p.Limits, c.resolveLimit(d, joinIndex("spec.limits", i), &spec.Limits[i]))
 	}
 	if spec.Concurrency != nil {
-		p.Concurrency = spec.Concurrency.Max
+		p.Concurrency, p.Origins.Concurrency = spec.Concurrency.Max, d.origin("spec.concurrency")
 	}
 	if spec.Backend != "" {
-		p.Backend = c.lookUp(d, "spec.backend", &c.backends, spec.Backend)
+		p.Backend, p.Origins.Backend = c.lookUp(d, "spec.backend", &c.backends, spec.Backend), d.origin("spec.backend")
 	}
 	if spec.Reject != nil {
 		reject := *spec.Reject
-		p.Reject = &reject
+		p.Reject, p.Origins.Reject = &reject, d.origin("spec.reject")
 	}
 	return p
 }

@@ -244,7 +244,11 @@ type TenantPolicy struct {
 	Backend     int     // index into Snapshot.Backends; -1: says nothing
 	Reject      *Reject // nil: says nothing
 	Headers     string  // empty: says nothing
+	Origins     PolicyOrigins
 }
+
+// PolicyOrigins are where a policy says what is no limit; zero where it says nothing.
+type PolicyOrigins struct{ Concurrency, Backend, Reject, Headers Origin }
 
 // BucketScope says who shares a bucket.
 type BucketScope uint8
