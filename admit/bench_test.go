@@ -68,6 +68,9 @@ func TestNoAllocations(t *testing.T) {
 	deny := "limits: [{name: a, requests: 1000000}, {name: b, requests: 0}, {name: c, requests: 1000000, bucket: Shared}]}"
 	f("named, allowed", "TenantPolicy p {tenants: {names: [acme]}, "+allow, "acme", true)
 	f("named, denied", "TenantPolicy p {tenants: {names: [acme]}, "+deny, "acme", false)
+	trial := "\nTenantPolicy t {tenants: {any: true}, limits: [{name: b, requests: 10, mode: Shadow}]}"
+	f("named, allowed, compared", "TenantPolicy p {tenants: {names: [acme]}, "+allow+trial, "acme", true)
+	f("named, denied, compared", "TenantPolicy p {tenants: {names: [acme]}, "+deny+trial, "acme", false)
 	f("on demand, allowed", "TenantPolicy p {tenants: {any: true}, "+allow, "acme", true)
 	f("on demand, denied", "TenantPolicy p {tenants: {any: true}, "+deny, "acme", false)
 	f("matched, allowed", `TenantPolicy p {tenants: {match: "a*"}, `+allow, "acme", true)

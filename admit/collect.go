@@ -8,8 +8,8 @@ import (
 
 // collector reads the counters of the live table when it is scraped. The requests themselves never touch a metric.
 type collector struct {
-	table                                         func() *Table
-	requests, decisions, bytes, available, flight *prometheus.Desc
+	table                                                 func() *Table
+	requests, decisions, shadow, bytes, available, flight *prometheus.Desc
 }
 
 // NewCollector returns a collector of the cells of the live table, which may be nil. Series of tenants, limits and routes that the
@@ -17,8 +17,9 @@ type collector struct {
 //
 //	weir_requests_total{tenant,route,code,reason}                every request; code is the class, as in 2xx
 //	weir_limit_decisions_total{tenant,policy,limit,decision}     allow, deny and shadow_deny; of limits in bytes delay and shadow_delay
+//	weir_shadow_verdicts_total{tenant,enforced,shadow}           pass or deny, of tenants with limits in shadow
 //	weir_limit_bytes_total{tenant,policy,limit}                  of bodies that passed limits in bytes
-//	weir_limit_available{tenant,limit}                           of named tenants only
+//	weir_limit_available{tenant,limit}                           of named tenants and enforced limits only
 //	weir_inflight{tenant}
 //
 // Named tenants have a label of their own, up to Options.MetricTenants of them; all others are summed under `__other__`.
@@ -30,10 +31,13 @@ func NewCollector(table func() *Table) prometheus.Collector {
 			"Requests that have ended, by tenant, route, class of the status and reason.", []string{"tenant", "route", "code", "reason"}, nil),
 		decisions: prometheus.NewDesc("weir_limit_decisions_total",
 			"What each limit said of requests; shadow_deny and shadow_delay are what it would have denied and delayed in mode Shadow.", []string{"tenant", "policy", "limit", "decision"}, nil),
+		shadow: prometheus.NewDesc("weir_shadow_verdicts_total",
+			"Requests of tenants with limits in shadow, by what was enforced and what would be with those in the place of the enforced ones of their names.",
+			[]string{"tenant", "enforced", "shadow"}, nil),
 		bytes: prometheus.NewDesc("weir_limit_bytes_total",
 			"Bytes of bodies, in both directions, that passed a limit in bytes.", []string{"tenant", "policy", "limit"}, nil),
 		available: prometheus.NewDesc("weir_limit_available",
-			"Whole tokens, requests or bytes, left in a tenant's bucket, of several for routes in the emptiest.", []string{"tenant", "limit"}, nil),
+			"Whole tokens, requests or bytes, left in a tenant's bucket of an enforced limit, of several for routes in the emptiest.", []string{"tenant", "limit"}, nil),
 		flight: prometheus.NewDesc("weir_inflight",
 			"Requests of a tenant that were let through and have not ended.", []string{"tenant"}, nil),
 	}
@@ -43,6 +47,7 @@ func NewCollector(table func() *Table) prometheus.Collector {
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.requests
 	ch <- c.decisions
+	ch <- c.shadow
 	ch <- c.bytes
 	ch <- c.available
 	ch <- c.flight
@@ -65,9 +70,17 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		for i, l := range tn.plan.limits {
 			c.collectDecisions(ch, tn.own.label, l.Limit, tn.own.decisions[i])
 		}
+		if tn.plan.tries {
+			c.collectShadow(ch, tn.own.label, tn.own.requests)
+		}
 	}
+	tries := false
 	for _, l := range t.limits {
 		c.collectDecisions(ch, otherLabel, l, l.others)
+		tries = tries || l.rule.Shadow
+	}
+	if tries {
+		c.collectShadow(ch, otherLabel, t.others)
 	}
 	c.collectAvailable(ch, t)
 	c.collectInFlight(ch, t)
@@ -123,6 +136,18 @@ func (c *collector) collectDecisions(ch chan<- prometheus.Metric, tenant string,
 	}
 }
 
+// collectShadow leaves out what never happened under `__other__`.
+func (c *collector) collectShadow(ch chan<- prometheus.Metric, tenant string, r *requests) {
+	words := [2]string{"pass", "deny"}
+	for refused := range r.shadow {
+		for wouldBe := range r.shadow[refused] {
+			if n := r.shadow[refused][wouldBe].Load(); n > 0 || tenant != otherLabel {
+				counter(ch, c.shadow, n, tenant, words[refused], words[wouldBe])
+			}
+		}
+	}
+}
+
 func (c *collector) collectAvailable(ch chan<- prometheus.Metric, t *Table) {
 	if t.options.Clock == nil {
 		return
@@ -133,6 +158,9 @@ func (c *collector) collectAvailable(ch chan<- prometheus.Metric, t *Table) {
 			continue
 		}
 		for _, s := range tn.states(now).Limits {
+			if s.Shadow {
+				continue // an enforced one may have the same name
+			}
 			gauge(ch, c.available, s.Available, tn.own.label, s.Name)
 		}
 	}

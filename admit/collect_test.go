@@ -53,11 +53,16 @@ weir_limit_decisions_total{decision="allow",limit="small",policy="all",tenant="a
 weir_limit_decisions_total{decision="deny",limit="small",policy="all",tenant="acme"} 3
 weir_limit_decisions_total{decision="allow",limit="small",policy="all",tenant="__other__"} 3
 weir_limit_decisions_total{decision="deny",limit="small",policy="all",tenant="__other__"} 1
-# HELP weir_limit_available Whole tokens, requests or bytes, left in a tenant's bucket, of several for routes in the emptiest.
+# HELP weir_limit_available Whole tokens, requests or bytes, left in a tenant's bucket of an enforced limit, of several for routes in the emptiest.
 # TYPE weir_limit_available gauge
 weir_limit_available{limit="steady",tenant="acme"} 1
-weir_limit_available{limit="dark",tenant="acme"} 0
 weir_limit_available{limit="small",tenant="acme"} 0
+# HELP weir_shadow_verdicts_total Requests of tenants with limits in shadow, by what was enforced and what would be with those in the place of the enforced ones of their names.
+# TYPE weir_shadow_verdicts_total counter
+weir_shadow_verdicts_total{enforced="deny",shadow="deny",tenant="acme"} 3
+weir_shadow_verdicts_total{enforced="deny",shadow="pass",tenant="acme"} 0
+weir_shadow_verdicts_total{enforced="pass",shadow="deny",tenant="acme"} 0
+weir_shadow_verdicts_total{enforced="pass",shadow="pass",tenant="acme"} 1
 # HELP weir_inflight Requests of a tenant that were let through and have not ended.
 # TYPE weir_inflight gauge
 weir_inflight{tenant="acme"} 0

@@ -7,7 +7,11 @@ type Verdict struct {
 	Reason     Reason        // Passed, Limited, Blocked, TooCostly or Concurrency; that of the Match when this was refused
 	Limit      *Limit        // the limit that answered; nil for Passed and Concurrency
 	RetryAfter time.Duration // with Limited: waiting so long is enough, if nobody else spends
+	// Shadow is the limit in mode Shadow that would have refused the request, if those in shadow stood in the place of the
+	// enforced ones of their names; nil when they would not have refused it, or were not asked.
+	Shadow *Limit
 
+	firm    bool // refused by what no limit in shadow stands for
 	entered bool // the gate, which Settle leaves
 	settled bool
 }
@@ -15,30 +19,45 @@ type Verdict struct {
 // Decide says whether a request may pass, and spends its cost: first the tenant's gate, then every enforced limit in requests that
 // applies, the tenant's own in the order of its plan and then those it shares. It is all or nothing: when one denies, what was
 // spent before is refunded and the gate left. The limits after it are still asked, without spending, and the strictest
-// answer wins. A request that passes is then shown to the limits in shadow, which spend for themselves, count what they
-// would deny, and deny nothing.
+// answer wins. The limits in shadow are then asked apart; see try.
 func (t *Table) Decide(now int64, m *Match) Verdict {
 	if m.Reason != Passed {
 		return Verdict{Reason: m.Reason}
 	}
-	if !t.enter(now, m) {
-		return Verdict{Reason: Concurrency}
-	}
+	v := Verdict{Reason: Concurrency, firm: true}
+	entered := t.enter(now, m)
 	tn := m.Tenant
 	list := tn.plan.on(m.Route.index)
-	if v := tn.spend(list.enforced, now, m.Cost); v.Reason != Passed {
+	if entered {
+		v = tn.spend(list.enforced, now, m.Cost)
+	}
+	if tn.plan.tries {
+		tn.try(&v, list.shadow, now, m.Cost)
+	}
+	if entered && v.Reason != Passed {
 		tn.seat.gate.Leave()
-		return v
+		entered = false
 	}
-	for i := range list.shadow {
-		c := &list.shadow[i]
-		if tn.bucket(c.limit, c.slot).Take(now, m.Cost).OK {
-			tn.decisions(c).allow.Add(1)
-		} else {
-			tn.decisions(c).shadowDeny.Add(1)
-		}
+	v.entered = entered
+	return v
+}
+
+// try asks the limits in shadow what they would have said, if they stood in the place of the enforced ones of their names, and
+// compares. All or nothing among themselves, they spend from buckets of their own. They see what the enforced limits let pass,
+// and what was refused by none but those that they stand for: their buckets are those of a sidecar that enforces them. What
+// others refused would be refused all the same. Limits in bytes refuse nothing, and have no part in it.
+func (tn *Tenant) try(v *Verdict, shadow []check, now, n int64) {
+	refused, wouldBe := 0, 0
+	if v.Reason != Passed {
+		refused = 1
 	}
-	return Verdict{entered: true}
+	if !v.firm {
+		v.Shadow = tn.spend(shadow, now, n).Limit
+	}
+	if v.firm || v.Shadow != nil {
+		wouldBe = 1
+	}
+	tn.requests().shadow[refused][wouldBe].Add(1)
 }
 
 // enter takes the request through its tenant's gate. If the cell was given away since Match, it is looked up anew: what
@@ -82,8 +101,12 @@ func (tn *Tenant) take(c *check, now, n int64) Verdict {
 	if d.OK {
 		return Verdict{}
 	}
-	tn.decisions(c).deny.Add(1)
-	v := Verdict{Reason: Limited, Limit: c.limit, RetryAfter: d.RetryAfter}
+	if c.limit.rule.Shadow {
+		tn.decisions(c).shadowDeny.Add(1)
+	} else {
+		tn.decisions(c).deny.Add(1)
+	}
+	v := Verdict{Reason: Limited, Limit: c.limit, RetryAfter: d.RetryAfter, firm: !tn.plan.limits[c.rule].tried}
 	switch {
 	case tn.bucket(c.limit, c.slot).Rate().Blocks():
 		v.Reason = Blocked
@@ -106,7 +129,9 @@ func (tn *Tenant) strictest(v Verdict, rest []check, now, n int64) Verdict {
 			tn.bucket(c.limit, c.slot).Refund(n)
 			continue
 		}
+		firm := v.firm || other.firm
 		v = stricter(v, other)
+		v.firm = firm
 	}
 	return v
 }

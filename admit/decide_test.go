@@ -266,34 +266,6 @@ func TestSpendTooCostly(t *testing.T) {
 	r.wantAvailable("acme", "middle", 20)
 }
 
-func TestDecideShadow(t *testing.T) {
-	r := newRig(t, `
-		TenantPolicy p {tenants: {names: [acme]}, limits: [{name: dark, requests: 3, per: 1h, mode: Shadow}, {name: light, requests: 10, per: 1h}]}
-		TenantPolicy q {tenants: {names: [globex]}, limits: [{name: none, requests: 0, mode: Shadow}]}`)
-	r.wantPasses("acme", 20, 10)
-	r.wantPasses("globex", 5, 5)
-	counts := func(tenant string, limit int) [3]uint64 {
-		d := r.table.named[tenant].own.decisions[limit]
-		return [3]uint64{d.allow.Load(), d.deny.Load(), d.shadowDeny.Load()}
-	}
-	// It spends for itself; what an enforced limit denied is not shown to it.
-	if got, want := counts("acme", 0), [3]uint64{3, 0, 7}; got != want {
-		t.Errorf("unexpected decisions in shadow: got %v, want %v", got, want)
-	}
-	if got, want := counts("acme", 1), [3]uint64{10, 10, 0}; got != want {
-		t.Errorf("unexpected decisions: got %v, want %v", got, want)
-	}
-	if got, want := counts("globex", 0), [3]uint64{0, 0, 5}; got != want {
-		t.Errorf("unexpected decisions of a block in shadow: got %v, want %v", got, want)
-	}
-	// Clients are not told of it.
-	m, v := r.open("acme", "/")
-	if got := r.table.Limits(r.now, m, nil); len(got) != 1 || got[0].Name != "light" {
-		t.Errorf("unexpected limits to tell: got %+v, want light alone", got)
-	}
-	r.settle(m, v)
-}
-
 func TestDecideConcurrency(t *testing.T) {
 	r := newRig(t, `TenantPolicy p {tenants: {any: true}, concurrency: {max: 2}, limits: [{name: steady, requests: 10, per: 1h}]}`)
 	m1, v1 := r.open("acme", "/")

@@ -25,6 +25,7 @@ type plan struct {
 	slots      []slot    // the buckets of a tenant's own
 	everywhere checks    // on every route that byRoute says nothing of
 	byRoute    []*checks // nil when no limit tells routes apart
+	tries      bool      // there are limits in shadow, on whatever route
 	others     *requests // of tenants without a label of their own
 
 	overflow atomic.Pointer[Tenant] // see demandTable.overflowOf
@@ -35,6 +36,7 @@ type plan struct {
 type planned struct {
 	*Limit
 	from, to int
+	tried    bool // it is enforced, and a limit in shadow stands for one of its name
 }
 
 // slot is one bucket that a tenant under a plan has of its own.
@@ -43,15 +45,19 @@ type slot struct {
 	route string // only for `bucket: TenantAndRoute`
 }
 
-// slotKey is what a bucket of one tenant is adopted by. The policy is no part of it: names are unique in a plan, and a tenant
-// whose limit comes from a more specific policy from now on has not paid its debts.
+// slotKey is what a bucket of one tenant is adopted by. The policy is no part of it: names of one mode are unique in a plan, and
+// a tenant whose limit comes from a more specific policy from now on has not paid its debts.
 // Nor does a debt of bytes become one of requests.
 type slotKey struct {
 	limit, route string
 	unit         policy.Unit
+	shadow       bool
 }
 
-func (s slot) key() slotKey { return slotKey{s.limit.rule.Name, s.route, s.limit.rule.Unit} }
+func (s slot) key() slotKey {
+	r := &s.limit.rule
+	return slotKey{r.Name, s.route, r.Unit, r.Shadow}
+}
 
 // check is one limit to ask for a request on one route.
 type check struct {
@@ -93,7 +99,23 @@ func (t *Table) newPlan(key string, terms policy.Plan) *plan {
 			}
 		}
 	}
+	p.markTried()
 	return p
+}
+
+// markTried finds the enforced limits that those in shadow stand for. Where limits in bytes alone are tried, no verdict differs.
+func (p *plan) markTried() {
+	names := make(map[string]bool)
+	for _, l := range p.limits {
+		if l.rule.Shadow {
+			names[l.rule.Name] = true
+			p.tries = p.tries || l.rule.Unit == policy.UnitRequests
+		}
+	}
+	for i := range p.limits {
+		l := &p.limits[i]
+		l.tried = !l.rule.Shadow && names[l.rule.Name]
+	}
 }
 
 // add gives a limit its slots, and puts it on the list of every route that it applies to.
@@ -122,7 +144,7 @@ func (p *plan) add(t *Table, l *Limit) {
 		}
 		p.forRoute(route, len(t.routes)).add(check{l, len(p.slots) - 1, rule})
 	}
-	p.limits = append(p.limits, planned{l, from, len(p.slots)})
+	p.limits = append(p.limits, planned{Limit: l, from: from, to: len(p.slots)})
 }
 
 // forRoute returns the list of one route, to be changed.
@@ -147,7 +169,8 @@ func (p *plan) on(route int) *checks {
 	return &p.everywhere
 }
 
-// adopted says for each slot of p which one of old it continues; -1: none. It is nil when p has the same slots as old.
+// adopted says for each slot of p which one of old it continues; -1: none. It is nil when p has the same slots as old. A limit
+// whose mode changes goes on with its own bucket, unless there was one in the new mode already.
 func (p *plan) adopted(old *plan) []int {
 	if slices.EqualFunc(p.slots, old.slots, func(a, b slot) bool { return a.key() == b.key() }) {
 		return nil
@@ -157,10 +180,17 @@ func (p *plan) adopted(old *plan) []int {
 		at[s.key()] = i
 	}
 	from := make([]int, len(p.slots))
-	for i, s := range p.slots {
+	for i := range from {
 		from[i] = -1
-		if j, ok := at[s.key()]; ok {
-			from[i] = j
+	}
+	for _, otherMode := range []bool{false, true} {
+		for i, s := range p.slots {
+			key := s.key()
+			key.shadow = key.shadow != otherMode
+			if j, ok := at[key]; ok && from[i] < 0 {
+				from[i] = j
+				delete(at, key) // a bucket goes on in one place
+			}
 		}
 	}
 	return from

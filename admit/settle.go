@@ -29,6 +29,7 @@ const classes = 6
 // requests counts the requests of one tenant label, by route, reason and class of status. What never occurs takes no memory.
 type requests struct {
 	routes atomic.Pointer[map[string]*routeRequests] // copied to change
+	shadow [2][2]atomic.Uint64                       // by whether they were refused, and whether limits in shadow would refuse; see try
 }
 
 type routeRequests [ReasonCount]atomic.Pointer[[classes]atomic.Uint64]

@@ -156,6 +156,7 @@ type record struct {
 	time                       time.Time
 	tenant, method, host, path []byte
 	route, policy, limit       string
+	shadowPolicy, shadowLimit  string // of the limit in shadow that would have refused
 	reason, cause, by, phase   string
 	status                     int
 	duration, overhead         int64 // nanoseconds
@@ -196,6 +197,10 @@ func (l *AccessLog) write(r *record) {
 	}
 	if r.limit != "" {
 		e = e.Str("policy", r.policy).Str("limit", r.limit)
+	}
+	if r.shadowLimit != "" {
+		var both [128]byte // two DNS labels and a slash
+		e = e.Bytes("shadow", append(append(append(both[:0], r.shadowPolicy...), '/'), r.shadowLimit...))
 	}
 	if r.backend != "" {
 		e = e.Str("backend", r.backend)

@@ -306,7 +306,7 @@ func TestOpenLogOutput(t *testing.T) {
 func TestOrderOfFields(t *testing.T) {
 	var out bytes.Buffer
 	l := NewAccessLog(&out)
-	l.write(&record{cause: "c", limit: "l", backend: "b", endpoint: "e"})
+	l.write(&record{cause: "c", limit: "l", shadowLimit: "s", backend: "b", endpoint: "e"})
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -321,7 +321,7 @@ func TestOrderOfFields(t *testing.T) {
 			names = append(names, token.(string))
 		}
 	}
-	want := strings.Fields("time tenant route method host path status reason cause policy limit backend endpoint duration_ms overhead_ms bytes_in bytes_out client request_id")
+	want := strings.Fields("time tenant route method host path status reason cause policy limit shadow backend endpoint duration_ms overhead_ms bytes_in bytes_out client request_id")
 	if !slices.Equal(names, want) {
 		t.Errorf("%v, want %v", names, want)
 	}

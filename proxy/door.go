@@ -193,6 +193,9 @@ func (p *Proxy) log(x *exchange, end, overhead int64) {
 	if l := x.verdict.Limit; l != nil {
 		r.policy, r.limit = l.Policy(), l.Name()
 	}
+	if l := x.verdict.Shadow; l != nil {
+		r.shadowPolicy, r.shadowLimit = l.Policy(), l.Name()
+	}
 	if x.asked {
 		r.backend = x.live.snapshot.Backends[x.match.Backend].Name
 	}
