@@ -1,19 +1,24 @@
 package admit
 
-import "time"
+import (
+	"time"
 
-// Verdict is the answer to "may this pass".
+	"weir/limit"
+)
+
+// Verdict is the answer to "may this pass". It is made and copied for every limit that is asked: its size is of matter.
 type Verdict struct {
-	Reason     Reason        // Passed, Limited, Blocked, TooCostly or Concurrency; that of the Match when this was refused
+	Reason Reason // Passed, Limited, Blocked, TooCostly or Concurrency; that of the Match when this was refused
+
+	firm    bool // refused by what no limit in shadow stands for
+	entered bool // the gate, which Settle leaves
+	settled bool
+
 	Limit      *Limit        // the limit that answered; nil for Passed and Concurrency
 	RetryAfter time.Duration // with Limited: waiting so long is enough, if nobody else spends
 	// Shadow is the limit in mode Shadow that would have refused the request, if those in shadow stood in the place of the
 	// enforced ones of their names; nil when they would not have refused it, or were not asked.
 	Shadow *Limit
-
-	firm    bool // refused by what no limit in shadow stands for
-	entered bool // the gate, which Settle leaves
-	settled bool
 }
 
 // Decide says whether a request may pass, and spends its cost: first the tenant's gate, then every enforced limit in requests that
@@ -106,14 +111,22 @@ func (tn *Tenant) take(c *check, now, n int64) Verdict {
 	} else {
 		tn.decisions(c).deny.Add(1)
 	}
-	v := Verdict{Reason: Limited, Limit: c.limit, RetryAfter: d.RetryAfter, firm: !tn.plan.limits[c.rule].tried}
-	switch {
-	case tn.bucket(c.limit, c.slot).Rate().Blocks():
-		v.Reason = Blocked
-	case d.Never:
-		v.Reason = TooCostly
+	return Verdict{
+		Reason: reasonOf(tn.bucket(c.limit, c.slot), d), Limit: c.limit, RetryAfter: d.RetryAfter, firm: !tn.plan.limits[c.rule].tried,
 	}
-	return v
+}
+
+// reasonOf says what a bucket's answer means.
+func reasonOf(b *limit.Bucket, d limit.Decision) Reason {
+	switch {
+	case d.OK:
+		return Passed
+	case b.Rate().Blocks():
+		return Blocked
+	case d.Never:
+		return TooCostly
+	}
+	return Limited
 }
 
 // strictest asks the limits after the one that denied. Those that would pass are only looked at: a request that is denied

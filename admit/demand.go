@@ -173,6 +173,22 @@ func (d *demandTable) makeRoom(set, buckets int, now int64) int {
 	return -1
 }
 
+// hasRoom says whether add would find room.
+func (d *demandTable) hasRoom(set, buckets int, now int64) bool {
+	s := &d.sets[set]
+	if now < s.full.Load() {
+		return false
+	}
+	room := int64(d.capacity())*bucketsPerCell - d.buckets.Load() - int64(buckets)
+	for i := range s.cells {
+		tn := s.cells[i].Load()
+		if tn == nil && room >= 0 || tn != nil && room+int64(len(tn.plan.slots)) >= 0 && tn.atRest(now) {
+			return true
+		}
+	}
+	return false
+}
+
 // evict says whether the cell may be forgotten. If so, a request that found it before will look again.
 func (tn *Tenant) evict(now int64) bool {
 	if !tn.atRest(now) {

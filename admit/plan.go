@@ -199,10 +199,7 @@ func (p *plan) adopted(old *plan) []int {
 // planOf returns the plan of the tenants that exactly these policies cover; nil when the table has made as many as it may.
 func (t *Table) planOf(policies []int) *plan {
 	var few [64]byte
-	memo := few[:0]
-	for _, i := range policies {
-		memo = binary.AppendUvarint(memo, uint64(i))
-	}
+	memo := planMemo(policies, few[:0])
 	t.mu.RLock()
 	p := t.plans[string(memo)]
 	t.mu.RUnlock()
@@ -217,17 +214,30 @@ func (t *Table) planOf(policies []int) *plan {
 	if t.built && t.unnamed >= maxPlans {
 		return nil
 	}
-	var key strings.Builder
-	for _, i := range policies {
-		key.WriteString(t.snapshot.Policies[i].Name)
-		key.WriteByte(' ')
-	}
-	p = t.newPlan(key.String(), t.snapshot.Plan(policies))
+	p = t.newPlan(t.planKey(policies), t.snapshot.Plan(policies))
 	t.plans[string(memo)] = p
 	if t.built {
 		t.unnamed++
 	}
 	return p
+}
+
+// planMemo appends what the table remembers the plan of these policies by.
+func planMemo(policies []int, dst []byte) []byte {
+	for _, i := range policies {
+		dst = binary.AppendUvarint(dst, uint64(i))
+	}
+	return dst
+}
+
+// planKey is the plan.key of these policies.
+func (t *Table) planKey(policies []int) string {
+	var key strings.Builder
+	for _, i := range policies {
+		key.WriteString(t.snapshot.Policies[i].Name)
+		key.WriteByte(' ')
+	}
+	return key.String()
 }
 
 // continues says what of old's slots those of p continue. It is remembered, since many tenants share their plans; there are

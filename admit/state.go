@@ -59,10 +59,14 @@ func (t *Table) Limits(now int64, m *Match, dst []LimitState) []LimitState {
 		}
 	}
 	if most := m.Tenant.plan.terms.Concurrency; most > 0 {
-		free := max(int64(most)-m.Tenant.seat.gate.InFlight(), 0)
-		dst = append(dst, LimitState{Name: gateName, Requests: int64(most), Available: free, Concurrent: true})
+		dst = append(dst, gateState(most, m.Tenant.seat.gate.InFlight()))
 	}
 	return dst
+}
+
+// gateState is the state of a gate with so many in flight.
+func gateState(most int, inFlight int64) LimitState {
+	return LimitState{Name: gateName, Requests: int64(most), Available: max(int64(most)-inFlight, 0), Concurrent: true}
 }
 
 // Decisions is how often a limit has decided for a tenant label so far.

@@ -70,6 +70,13 @@ func (b *Bucket) Debit(now, n int64) time.Duration {
 	}
 }
 
+// Ask returns what Take would, and takes nothing.
+func (b *Bucket) Ask(now, n int64) Decision {
+	tat, r := b.read()
+	_, d := r.Take(tat, now, n)
+	return d
+}
+
 // Refund gives back n tokens of earlier Takes, also of those before a Set.
 func (b *Bucket) Refund(n int64) {
 	for e := b.current.Load(); ; {
@@ -116,6 +123,14 @@ func (b *Bucket) after(e *epoch) *epoch {
 	next := e.next.Load()
 	b.current.CompareAndSwap(e, next)
 	return next
+}
+
+// Copy returns a bucket of its own that is as b is now: for asking what would be, without doing it.
+func (b *Bucket) Copy() *Bucket {
+	tat, r := b.read()
+	c := NewBucket(r)
+	c.current.Load().tat.Store(tat)
+	return c
 }
 
 // Available returns the whole tokens that could be taken at now.

@@ -55,6 +55,37 @@ func TestBucket(t *testing.T) {
 	f(second+second/2, 10, 0)
 }
 
+// TestCopy takes, refunds and sets on a copy: the bucket it was made of does not notice, and the other way round.
+func TestCopy(t *testing.T) {
+	slow, fast := mustRate(t, 1, time.Second, 10), mustRate(t, 2, time.Second, 20)
+	b := NewBucket(slow)
+	b.Take(second, 3)
+	b.Set(second, fast) // the copy is of what holds now
+	c := b.Copy()
+	f := func(wantBucket, wantCopy int64) {
+		t.Helper()
+		if got := [2]int64{b.Available(second), c.Available(second)}; got != [2]int64{wantBucket, wantCopy} {
+			t.Errorf("bucket and copy have %d, want %d and %d", got, wantBucket, wantCopy)
+		}
+	}
+	f(17, 17)
+	c.Take(second, 5)
+	f(17, 12)
+	// Asking is neither.
+	if diff := cmp.Diff(Decision{RetryAfter: 500 * time.Millisecond, Remaining: 12}, c.Ask(second, 13)); diff != "" {
+		t.Errorf("Ask (-want +got):\n%s", diff)
+	}
+	if d := c.Ask(second, 12); !d.OK || d.Remaining != 0 {
+		t.Errorf("Ask = %+v, want the answer of Take", d)
+	}
+	f(17, 12)
+	b.Refund(1)
+	f(18, 12)
+	c.Set(second, slow)
+	b.Take(second, 18)
+	f(0, 2)
+}
+
 // TestSetConservesDebt empties a bucket and changes its rate 300 times at one instant, as shares do, burst and all.
 func TestSetConservesDebt(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -9,6 +9,19 @@ import (
 )
 
 // TestGate plays one gate, the maximum of which changes.
+// A gate that assumes a number goes on from there, apart from the one it was taken from.
+func TestGateAssume(t *testing.T) {
+	var real, assumed Gate
+	real.Enter(2)
+	assumed.Assume(real.InFlight())
+	if !assumed.Enter(2) || assumed.Enter(2) {
+		t.Error("the gate does not go on from 1 of 2")
+	}
+	if n := real.InFlight(); n != 1 {
+		t.Errorf("unexpected requests in flight: got %d, want 1", n)
+	}
+}
+
 func TestGate(t *testing.T) {
 	var g Gate
 	f := func(max int64, want bool, wantInFlight int64) {

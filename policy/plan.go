@@ -56,7 +56,7 @@ func (s *Snapshot) UnknownPolicies() []int { return s.withSpecificity(SpecUnknow
 // trying a limit lifts none. Concurrency, Backend, Reject and Headers each come from the most specific policy that says something. Ties go
 // to the policy whose name sorts first; the length of a pattern does not count, so "eu-*" and "eu-west-*" are equally specific.
 func (s *Snapshot) Plan(policies []int) Plan {
-	order := s.bySpecificity(policies)
+	order := s.MostSpecificFirst(policies)
 	standing := s.standing(order)
 	plan := Plan{Backend: -1, Reject: Reject{Status: 429, Headers: "Standard"}}
 	rejectSaid := false
@@ -133,8 +133,8 @@ func prevails(a, b rankedLimit) bool {
 	return a.specificity > b.specificity
 }
 
-// bySpecificity returns the policies, each once, the most specific first and then by name.
-func (s *Snapshot) bySpecificity(policies []int) []int {
+// MostSpecificFirst returns the policies, each once, the most specific first and then by name.
+func (s *Snapshot) MostSpecificFirst(policies []int) []int {
 	order := slices.Clone(policies)
 	slices.SortFunc(order, func(a, b int) int {
 		return cmp.Or(cmp.Compare(s.Policies[b].Specificity, s.Policies[a].Specificity), cmp.Compare(a, b))

@@ -55,7 +55,7 @@ func (p *TenantPolicy) Selector() string {
 
 // Provenance tells how [Snapshot.Plan] comes to its plan for the same policies.
 func (s *Snapshot) Provenance(policies []int) Provenance {
-	order := s.bySpecificity(policies)
+	order := s.MostSpecificFirst(policies)
 	standing := s.standing(order)
 	var told Provenance
 	for _, i := range order {

@@ -84,6 +84,25 @@ type IdentitySource struct {
 	ClientCIDR []CIDRTenant `yaml:"clientCIDR"`
 }
 
+// Describe returns the source's field and what it looks at, as in header and X-Tenant-ID. It has no secrets.
+func (s *IdentitySource) Describe() (kind, detail string) {
+	switch {
+	case s.Header != "":
+		return "header", s.Header
+	case s.JWT != nil:
+		return "jwt", s.JWT.Header
+	case s.APIKey != nil:
+		return "apiKey", s.APIKey.Header
+	case s.SPIFFE != nil:
+		return "spiffe", s.SPIFFE.PathPattern
+	case s.Host != "":
+		return "host", s.Host
+	case s.Path != "":
+		return "path", s.Path
+	}
+	return "clientCIDR", ""
+}
+
 // JWTIdentity reads the tenant from a claim of a signed token (RFC 7519). A token that is there and not valid is answered with 401,
 // whatever the sources after this one say. It goes on to the backend, as credentials do.
 type JWTIdentity struct {
