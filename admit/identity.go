@@ -279,6 +279,9 @@ func onlyField(h Headers, name string) (value []byte, found bool) {
 	return value, count == 1
 }
 
+// ValidTenant reports whether s can be a tenant: 1 to 128 bytes of visible ASCII.
+func ValidTenant(s string) bool { return validTenant(s) }
+
 // validTenant reports whether s is 1 to 128 bytes of visible ASCII.
 func validTenant[T string | []byte](s T) bool {
 	if len(s) == 0 || len(s) > maxTenantBytes {

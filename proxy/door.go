@@ -141,6 +141,7 @@ func (p *Proxy) settle(x *exchange) {
 	if x.match.Tenant == nil {
 		x.match = x.live.table.Nobody(admit.Internal)
 	}
+	p.remember(x)
 	x.live.table.Settle(&x.match, &x.verdict, admit.Outcome{
 		Reason: x.reason, Status: x.status, Delays: x.up.Delays() | x.down.Delays(),
 	})

@@ -72,6 +72,7 @@ type Proxy struct {
 	applying sync.Mutex
 	ended    bool // nothing is applied any more; guarded by applying
 	live     atomic.Pointer[live]
+	recent   admit.Recent
 
 	exchanges sync.Pool // of *exchange
 	copies    copies
