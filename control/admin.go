@@ -18,6 +18,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/rs/zerolog"
+
+	"weir/admit"
 )
 
 // AdminOptions are what the admin port shows and may do. Every func may be called from several goroutines at once; those that are
@@ -31,6 +33,8 @@ type AdminOptions struct {
 	Ready func() []Check
 	// Tenants describes the tenant of that name, or all named tenants when it is empty.
 	Tenants func(name string) TenantList
+	// Why explains how a request would be decided, or how a recent one was denied. Its errors are about the question.
+	Why func(admit.Inquiry) (admit.Trace, error)
 	// LogLevel can be read and set.
 	LogLevel *LogLevel
 	// Drain begins the end of the process and returns at once. It is called once at most.
@@ -99,6 +103,9 @@ func NewAdmin(o AdminOptions) http.Handler {
 	}
 	if o.Tenants != nil {
 		get("/tenants", "named tenants with their limits and what is left of them; ?tenant=NAME shows one", a.tenants)
+	}
+	if o.Why != nil {
+		get("/why", "how ?tenant=NAME&path=/…&method=… would be decided, or how ?request-id=ID was denied", a.why)
 	}
 	if o.LogLevel != nil {
 		a.endpoints = append(a.endpoints, endpoint{"/loglevel", `the log's level; PUT a level, or {"level":"debug"}, to change it`,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"weir/admit"
 	"weir/policy"
 )
 
@@ -30,6 +32,23 @@ type adminRig struct {
 	drained int
 	level   *LogLevel
 	log     bytes.Buffer
+	asked   admit.Inquiry // the last question of /why
+}
+
+// why answers for one id, and for every path but one.
+func (r *adminRig) why(q admit.Inquiry) (admit.Trace, error) {
+	r.asked = q
+	switch {
+	case q.RequestID != "" && q.RequestID != "known":
+		return admit.Trace{}, &admit.NotRecentError{RequestID: q.RequestID}
+	case q.Path == "bad":
+		return admit.Trace{}, errors.New("cannot use path")
+	}
+	return admit.Trace{
+		Request: admit.TraceRequest{Method: "POST", Host: "h", Path: "/pay", Cost: 1},
+		Limits:  []admit.TraceLimit{{Policy: "gold", Name: "steady", Requests: 1, Per: admit.Span(time.Hour), Burst: 1, State: admit.RuleAsked}},
+		Verdict: admit.TraceVerdict{Passes: true, Reason: "passed"},
+	}, nil
 }
 
 func newAdminRig(t *testing.T) *adminRig {
@@ -60,6 +79,7 @@ func newAdminRig(t *testing.T) *adminRig {
 			}
 			return list
 		},
+		Why:      r.why,
 		LogLevel: level,
 		Drain:    func() { r.drained++ },
 		Pprof:    true,
@@ -228,6 +248,46 @@ func TestAdminTenants(t *testing.T) {
 	}
 }
 
+func TestAdminWhy(t *testing.T) {
+	r := newAdminRig(t)
+	f := func(target string, want admit.Inquiry) {
+		t.Helper()
+		r.want("GET", "/why?"+target, "", 200, "request   POST h/pay", "gold/steady  1/1h", "verdict  passes")
+		if diff := cmp.Diff(want, r.asked); diff != "" {
+			t.Errorf("%s asks (-want +got):\n%s", target, diff)
+		}
+	}
+
+	// A request in words, every parameter.
+	whole := admit.Inquiry{Tenant: "acme", Path: "/pay?x=1", Method: "POST", Host: "h", Headers: []string{"A: b", "C: d & e"}, Client: "10.0.0.7",
+		SPIFFE: "spiffe://example.org/ns/acme/sa"}
+	f(WhyQuery(whole).Encode(), whole)
+	f("path=/", admit.Inquiry{Path: "/"})
+	// The id of one that was denied, also as the header that the client was told it in.
+	f("request-id=known", admit.Inquiry{RequestID: "known"})
+	code, _, _ := r.do("GET", "/why", "", "X-Request-ID", "known")
+	if code != 200 || r.asked.RequestID != "known" {
+		t.Errorf("by header: status %d, asked %+v", code, r.asked)
+	}
+	// In JSON.
+	var got struct {
+		Verdict struct{ Passes bool }
+		Limits  []struct{ Per string }
+	}
+	r.json("/why?path=/pay", 200, &got)
+	if !got.Verdict.Passes || len(got.Limits) != 1 || got.Limits[0].Per != "1h0m0s" {
+		t.Errorf("got %+v", got)
+	}
+	// What cannot be answered.
+	r.want("GET", "/why", "", 400, "want ?path=/")
+	r.want("GET", "/why?tenant=acme", "", 400, "want ?path=/")
+	r.want("GET", "/why?path=/&tenannt=acme", "", 400, `cannot use parameter "tenannt", want tenant, path,`)
+	r.want("GET", "/why?path=/&path=/x", "", 400, `cannot use parameter "path" 2 times`)
+	r.want("GET", "/why?path=%zz", "", 400, "cannot read the query")
+	r.want("GET", "/why?path=bad", "", 400, "cannot use path\n")
+	r.want("GET", "/why?request-id=gone", "", 404, `request "gone" is not among the last 1024 denials`)
+}
+
 func TestAdminLogLevel(t *testing.T) {
 	r := newAdminRig(t)
 	r.want("GET", "/loglevel", "", 200, "info\n")
@@ -297,7 +357,7 @@ func TestAdminPprof(t *testing.T) {
 
 func TestAdminIndexAndErrors(t *testing.T) {
 	r := newAdminRig(t)
-	all := []string{"/livez", "/readyz", "/metrics", "/status", "/policy", "/policy/problems", "/tenants", "/loglevel", "/drain", "/debug/pprof/"}
+	all := []string{"/livez", "/readyz", "/metrics", "/status", "/policy", "/policy/problems", "/tenants", "/why", "/loglevel", "/drain", "/debug/pprof/"}
 	r.want("GET", "/", "", 200, all...)
 	var lines []struct{ Path, Methods, About string }
 	r.json("/?o=json", 200, &lines)
@@ -327,7 +387,7 @@ func TestAdminIndexAndErrors(t *testing.T) {
 
 func TestAdminLeavesOutWhatIsNotGiven(t *testing.T) {
 	r := &adminRig{t: t, h: NewAdmin(AdminOptions{})}
-	for _, path := range []string{"/metrics", "/status", "/policy", "/policy/problems", "/tenants", "/loglevel", "/drain", "/debug/pprof/"} {
+	for _, path := range []string{"/metrics", "/status", "/policy", "/policy/problems", "/tenants", "/why", "/loglevel", "/drain", "/debug/pprof/"} {
 		r.want("GET", path, "", 404)
 	}
 	r.want("GET", "/readyz", "", 200)

@@ -35,7 +35,8 @@ Exit codes: 0 fine, 1 failed at run time, 2 wrong usage, 3 invalid documents.`,
   sidecar run -f policies/                                the same from documents
   sidecar validate policies/                              check documents
   sidecar test policies/                                  run their unit tests
-  sidecar explain TenantPolicy.spec.limits                what a field means`,
+  sidecar explain TenantPolicy.spec.limits                what a field means
+  sidecar why --tenant acme --path /pay                   why a request is refused`,
 		Version:            readBuild().Version,
 		SilenceErrors:      true,
 		SilenceUsage:       true,
@@ -54,6 +55,7 @@ Exit codes: 0 fine, 1 failed at run time, 2 wrong usage, 3 invalid documents.`,
 		c.testCommand(),
 		c.fmtCommand(),
 		c.explainCommand(),
+		c.whyCommand(),
 		c.demoCommand(),
 		c.versionCommand(),
 	)

@@ -70,6 +70,11 @@ func TestUsageErrors(t *testing.T) {
 	f(nil, "run", "nothing to run")
 	f(nil, "run --limit 5/s", "--limit needs --backend")
 	f(nil, "run --backend 127.0.0.1:1 -f x.yaml", "exclude each other")
+	// nothing to explain, and in two ways
+	f(nil, "why", "nothing to explain")
+	f(nil, "why --tenant acme", "nothing to explain")
+	f(nil, "why -f x.yaml --request-id x", "[documents request-id]")
+	f(nil, "why --path / -o xml", `"xml" is not one of text, json`)
 	// flags that stand for bad documents
 	f(nil, "run --backend nowhere", "nowhere")
 	f(nil, "run --backend 127.0.0.1:1 --limit fast", "fast")
@@ -90,6 +95,7 @@ func TestHelp(t *testing.T) {
 	f("", "Available Commands:")
 	f("--help", "Exit codes:")
 	f("help", "Available Commands:")
+	f("help", "Say how a request would be decided, or why one was refused")
 	f("help run", "--backend ADDRESS")
 	f("run -h", "[SIDECAR_LISTEN]")
 	// the legal values of a flag

@@ -52,7 +52,8 @@ type findings struct {
 	documents int // that have a name at least, good or bad
 	errors    int
 	problems  []policy.Problem
-	partial   bool // documents were not checked against each other, since some of them could not be read
+	snapshot  *policy.Snapshot // of the documents, when they are valid; without API keys
+	partial   bool             // documents were not checked against each other, since some of them could not be read
 }
 
 // examine decodes texts and, when all of them can be, compiles them as one set.
@@ -71,7 +72,7 @@ func examine(texts []control.File, service string) findings {
 	}
 	snapshot, problems := policy.Compile(docs, policy.CompileOptions{Service: service})
 	f.note(problems)
-	if snapshot != nil {
+	if f.snapshot = snapshot; snapshot != nil {
 		f.note(snapshot.Warnings)
 		f.note(examineKeys(snapshot.Sidecar.KeyFiles()))
 	}
