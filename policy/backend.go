@@ -21,7 +21,7 @@ type BackendSpec struct {
 	// Retries send a request again where that is safe.
 	Retries *Retries `yaml:"retries"`
 	// Capacity bounds what the backend is given at once; tenants share it by weight when it is full.
-	Capacity *Capacity `yaml:"capacity" weir:"later"`
+	Capacity *Capacity `yaml:"capacity"`
 }
 
 // Endpoint is one address of a backend.
@@ -114,14 +114,14 @@ type Retries struct {
 	Budget Percent `yaml:"budget" weir:"default=10%"`
 }
 
-// Capacity bounds what a backend is given at once.
+// Capacity bounds what a backend is given at once. At least one of concurrency and adaptive is set.
 type Capacity struct {
-	// Concurrency is the most requests in flight. 0 means no bound.
-	Concurrency int `yaml:"concurrency" weir:"default=0,min=0"`
+	// Concurrency is the most requests in flight. 0 means no bound. With adaptive it is the most that may be found.
+	Concurrency int `yaml:"concurrency" weir:"default=0,min=0,max=1000000"`
 	// Adaptive finds the concurrency from latency.
 	Adaptive bool `yaml:"adaptive"`
-	// Queue is how many requests may wait. 0 means none.
-	Queue int `yaml:"queue" weir:"default=0,min=0"`
-	// QueueTimeout is how long one may wait.
-	QueueTimeout Duration `yaml:"queueTimeout" weir:"default=100ms,min=1ms"`
+	// Queue is how many requests may wait while there are as many. 0 means none. Tenants take turns by their weights.
+	Queue int `yaml:"queue" weir:"default=0,min=0,max=1000000"`
+	// QueueTimeout is how long one may wait. Goes with queue.
+	QueueTimeout Duration `yaml:"queueTimeout" weir:"default=100ms,min=1ms,max=1h"`
 }

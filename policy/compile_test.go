@@ -216,6 +216,15 @@ func TestCompileWarnings(t *testing.T) {
 	f(identity+orders+payments,
 		`no Route, and 2 Backends where a single one would imply a Route: every request is answered with 404`)
 
+	// Those who wait for a backend would find no connection; with a pool for each tenant they may.
+	f(identity+`
+		Backend b {endpoints: [{address: 'a:1'}], pool: {maxConnections: 10}, capacity: {concurrency: 11}}`,
+		`set.yaml:10:91: spec.capacity.concurrency: 11 is more than the 10 of pool.maxConnections: requests beyond these are refused with pool_full instead of waiting`)
+	f(identity + `
+		Backend b {endpoints: [{address: 'a:1'}], pool: {maxConnections: 10}, capacity: {concurrency: 10}}`)
+	f(identity + `
+		Backend b {endpoints: [{address: 'a:1'}], pool: {maxConnections: 10, perTenant: true}, capacity: {concurrency: 11}}`)
+
 	// Nobody is believed for the header.
 	f(`Sidecar weir {identity: [{host: '{tenant}.example.com'}, {header: X-Tenant-ID}]}`+orders,
 		`set.yaml:5:60: spec.identity[1].header: nobody is believed for X-Tenant-ID, since spec.trustedProxies is empty; list the proxies, or say trust: any`)

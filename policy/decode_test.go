@@ -173,7 +173,6 @@ func TestDecodeDefaults(t *testing.T) {
 	requests := int64(5)
 	want := &TenantPolicySpec{
 		Tenants: TenantSelector{Any: true},
-		Weight:  1,
 		Limits: []Limit{{
 			Name: "a", Requests: &requests, Per: 1e9, Scope: "Sidecar", Bucket: "Tenant", Mode: "Enforce", WhenAlone: "Share",
 		}},

@@ -53,8 +53,9 @@ func (s *Snapshot) UnknownPolicies() []int { return s.withSpecificity(SpecUnknow
 //
 // Limits of different names all apply. Of the limits of one name a single one stands ([prevails]): the most specific, unless one
 // of them is final. Those in mode Shadow are worked out apart: they stand beside the enforced limit of their name, so that
-// trying a limit lifts none. Concurrency, Backend, Reject and Headers each come from the most specific policy that says something. Ties go
-// to the policy whose name sorts first; the length of a pattern does not count, so "eu-*" and "eu-west-*" are equally specific.
+// trying a limit lifts none. Weight, Concurrency with its queue, Backend, Reject and Headers each come from the most specific policy
+// that says something. Ties go to the policy whose name sorts first; the length of a pattern does not count, so "eu-*" and
+// "eu-west-*" are equally specific.
 func (s *Snapshot) Plan(policies []int) Plan {
 	order := s.MostSpecificFirst(policies)
 	standing := s.standing(order)
@@ -67,8 +68,11 @@ func (s *Snapshot) Plan(policies []int) Plan {
 				plan.Limits = append(plan.Limits, p.Limits[j])
 			}
 		}
+		if plan.Weight == 0 {
+			plan.Weight = p.Weight
+		}
 		if plan.Concurrency == 0 {
-			plan.Concurrency = p.Concurrency
+			plan.Concurrency, plan.Queue = p.Concurrency, p.Queue
 		}
 		if plan.Backend < 0 {
 			plan.Backend = p.Backend
@@ -78,6 +82,7 @@ func (s *Snapshot) Plan(policies []int) Plan {
 		}
 		plan.Headers = cmp.Or(plan.Headers, p.Headers)
 	}
+	plan.Weight = max(plan.Weight, 1)
 	plan.Headers = cmp.Or(plan.Headers, "Off")
 	return plan
 }

@@ -170,39 +170,54 @@ func TestPlanSingleValues(t *testing.T) {
 	standard := Reject{Status: 429, Headers: "Standard"}
 
 	// Nobody says anything: no bound, the route's backend, 429 with the standard fields.
-	f(Plan{Backend: -1, Reject: standard}, selecting("a", "any"))
+	f(Plan{Weight: 1, Backend: -1, Reject: standard}, selecting("a", "any"))
 
 	// The most specific wins, each value on its own.
-	f(Plan{Concurrency: 5, Backend: 1, Reject: *off},
+	f(Plan{Weight: 1, Concurrency: 5, Backend: 1, Reject: *off},
 		with(selecting("a", "any"), 9, 0, legacy),
 		with(selecting("b", "match a*"), 7, 1, nil),
 		with(selecting("c", "names acme"), 5, -1, off))
 
 	// What the most specific leaves unsaid comes from the less specific. Backend 0 is a backend.
-	f(Plan{Concurrency: 9, Backend: 0, Reject: *legacy},
+	f(Plan{Weight: 1, Concurrency: 9, Backend: 0, Reject: *legacy},
 		with(selecting("a", "any"), 9, 0, legacy), selecting("c", "names acme"))
 
-	f(Plan{Concurrency: 9, Backend: 0, Reject: standard},
+	f(Plan{Weight: 1, Concurrency: 9, Backend: 0, Reject: standard},
 		with(selecting("a", "any"), 9, 1, nil), with(selecting("c", "names acme"), 0, 0, nil))
 
 	// Equally specific: the first by name.
-	f(Plan{Concurrency: 3, Backend: 2, Reject: *off},
+	f(Plan{Weight: 1, Concurrency: 3, Backend: 2, Reject: *off},
 		with(selecting("b", "any"), 9, 1, legacy), with(selecting("a", "any"), 3, 2, off))
 
 	// A reject equal to the default is said all the same.
-	f(Plan{Backend: -1, Reject: standard},
+	f(Plan{Weight: 1, Backend: -1, Reject: standard},
 		with(selecting("a", "any"), 0, -1, legacy), with(selecting("c", "names acme"), 0, -1, &standard))
 
+	weighs := func(p TenantPolicy, weight, concurrency, queue int) TenantPolicy {
+		p.Weight, p.Concurrency, p.Queue.Length, p.Backend = weight, concurrency, queue, -1
+		return p
+	}
+	// A weight of 1 is said, too.
+	f(Plan{Weight: 1, Backend: -1, Reject: standard},
+		weighs(selecting("a", "any"), 4, 0, 0), weighs(selecting("c", "names acme"), 1, 0, 0))
+	f(Plan{Weight: 4, Backend: -1, Reject: standard},
+		weighs(selecting("a", "any"), 4, 0, 0), weighs(selecting("c", "names acme"), 0, 0, 0))
+
+	// The queue belongs to the concurrency that stands.
+	f(Plan{Weight: 1, Concurrency: 5, Backend: -1, Reject: standard},
+		weighs(selecting("a", "any"), 0, 9, 100), weighs(selecting("c", "names acme"), 0, 5, 0))
+	f(Plan{Weight: 1, Concurrency: 9, Queue: QueueSettings{Length: 100}, Backend: -1, Reject: standard},
+		weighs(selecting("a", "any"), 0, 9, 100), weighs(selecting("c", "names acme"), 0, 0, 0))
 	// What answers tell is said apart from what refusals tell.
 	telling := func(p TenantPolicy, headers string) TenantPolicy {
 		p.Headers = headers
 		return p
 	}
-	f(Plan{Backend: -1, Reject: standard, Headers: "Both"},
+	f(Plan{Weight: 1, Backend: -1, Reject: standard, Headers: "Both"},
 		telling(selecting("a", "any"), "Legacy"), telling(selecting("b", "match a*"), "Both"), selecting("c", "names acme"))
 
 	// Off is said all the same.
-	f(Plan{Backend: -1, Reject: standard, Headers: "Off"},
+	f(Plan{Weight: 1, Backend: -1, Reject: standard, Headers: "Off"},
 		telling(selecting("a", "any"), "Legacy"), telling(selecting("c", "names acme"), "Off"))
 }
 

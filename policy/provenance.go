@@ -1,6 +1,9 @@
 package policy
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+)
 
 // Provenance says of everything that a tenant's policies say where it was written, and whether it stands: it is to a [Plan]
 // what the working is to a result. It is for `why` and for pages; no request reads it.
@@ -21,7 +24,7 @@ type LimitOrigin struct {
 
 // TermOrigin is what one policy says of one term of which the most specific policy decides.
 type TermOrigin struct {
-	Term     string // the field's name: concurrency, backend, reject or headers
+	Term     string // the field's name: weight, concurrency, backend, reject or headers
 	Value    string // for people
 	Policy   string
 	Selector string // of its policy; see [TenantPolicy.Selector]
@@ -69,6 +72,7 @@ func (s *Snapshot) Provenance(policies []int) Provenance {
 			told.Limits = append(told.Limits, l)
 		}
 	}
+	told.Terms = append(told.Terms, s.termOrigins("weight", order, (*Snapshot).weightOf)...)
 	told.Terms = append(told.Terms, s.termOrigins("concurrency", order, (*Snapshot).concurrencyOf)...)
 	told.Terms = append(told.Terms, s.termOrigins("backend", order, (*Snapshot).backendOf)...)
 	told.Terms = append(told.Terms, s.termOrigins("reject", order, (*Snapshot).rejectOf)...)
@@ -117,11 +121,22 @@ func (s *Snapshot) termOrigins(term string, order []int, said func(*Snapshot, *T
 
 // What a policy says of a term, and where; empty when it says nothing.
 
+func (s *Snapshot) weightOf(p *TenantPolicy) (string, Origin) {
+	if p.Weight == 0 {
+		return "", Origin{}
+	}
+	return strconv.Itoa(p.Weight), p.Origins.Weight
+}
+
 func (s *Snapshot) concurrencyOf(p *TenantPolicy) (string, Origin) {
 	if p.Concurrency == 0 {
 		return "", Origin{}
 	}
-	return fmt.Sprintf("max %d", p.Concurrency), p.Origins.Concurrency
+	value := fmt.Sprintf("max %d", p.Concurrency)
+	if p.Queue.Length > 0 {
+		value += fmt.Sprintf(", queue %d for %s", p.Queue.Length, Duration(p.Queue.Timeout))
+	}
+	return value, p.Origins.Concurrency
 }
 
 func (s *Snapshot) backendOf(p *TenantPolicy) (string, Origin) {

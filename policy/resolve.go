@@ -142,6 +142,7 @@ func (c *compiler) resolveBackends() {
 			Balance:         balance(spec.Balance),
 			Health:          resolveHealth(spec.Health),
 			Retries:         resolveRetries(spec.Retries),
+			Capacity:        resolveCapacity(spec.Capacity),
 		}
 		if dns := spec.DNS; dns != nil {
 			b.DNS = &DNSSettings{Name: dns.Name, Port: dns.Port, Refresh: time.Duration(dns.Refresh)}
@@ -157,6 +158,10 @@ func (c *compiler) resolveBackends() {
 		for _, e := range spec.Endpoints {
 			network, address := SplitAddress(e.Address)
 			b.Endpoints = append(b.Endpoints, EndpointSettings{Network: network, Address: address, Weight: e.Weight})
+		}
+		if b.Capacity != nil && b.Capacity.Concurrency > b.MaxConnections && !b.PoolPerTenant {
+			c.report(d, Warning, "spec.capacity.concurrency", "%d is more than the %d of pool.maxConnections: requests beyond these are refused with pool_full instead of waiting",
+				b.Capacity.Concurrency, b.MaxConnections)
 		}
 		c.snapshot.Backends = append(c.snapshot.Backends, b)
 	}
@@ -211,6 +216,21 @@ func resolveRetries(r *Retries) RetrySettings {
 	}
 	slices.Sort(s.Statuses)
 	return s
+}
+
+// resolveCapacity returns nil for a capacity that bounds nothing.
+func resolveCapacity(c *Capacity) *CapacitySettings {
+	if c == nil || c.Concurrency == 0 && !c.Adaptive {
+		return nil
+	}
+	return &CapacitySettings{Concurrency: c.Concurrency, Adaptive: c.Adaptive, Queue: queue(c.Queue, c.QueueTimeout)}
+}
+
+func queue(length int, timeout Duration) QueueSettings {
+	if length == 0 {
+		return QueueSettings{}
+	}
+	return QueueSettings{Length: length, Timeout: time.Duration(timeout)}
 }
 
 // resolveRoutes fills snapshot.Routes. Exactly one Backend and no Route mean a catch-all Route of the Backend's name.
@@ -286,8 +306,11 @@ func (c *compiler) resolvePolicy(d *Document, spec *TenantPolicySpec) TenantPoli
 	for i := range spec.Limits {
 		p.Limits = append(p.Limits, c.resolveLimit(d, joinIndex("spec.limits", i), &spec.Limits[i]))
 	}
-	if spec.Concurrency != nil {
-		p.Concurrency, p.Origins.Concurrency = spec.Concurrency.Max, d.origin("spec.concurrency")
+	if spec.Weight != nil {
+		p.Weight, p.Origins.Weight = *spec.Weight, d.origin("spec.weight")
+	}
+	if q := spec.Concurrency; q != nil {
+		p.Concurrency, p.Queue, p.Origins.Concurrency = q.Max, queue(q.Queue, q.QueueTimeout), d.origin("spec.concurrency")
 	}
 	if spec.Backend != "" {
 		p.Backend, p.Origins.Backend = c.lookUp(d, "spec.backend", &c.backends, spec.Backend), d.origin("spec.backend")

@@ -112,7 +112,7 @@ func TestBackends(t *testing.T) {
 		t.Helper()
 		s := mustCompile(t, set(t, "set.yaml", "Backend b {"+spec+"}"))
 		b := s.Backends[0]
-		got := Backend{Endpoints: b.Endpoints, DNS: b.DNS, Balance: b.Balance, Health: b.Health, Retries: b.Retries, PoolPerTenant: b.PoolPerTenant}
+		got := Backend{Endpoints: b.Endpoints, DNS: b.DNS, Balance: b.Balance, Health: b.Health, Retries: b.Retries, PoolPerTenant: b.PoolPerTenant, Capacity: b.Capacity}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", spec, diff)
 		}
@@ -131,6 +131,15 @@ func TestBackends(t *testing.T) {
 	f("endpoints: [{address: 'a:1'}], balance: RoundRobin", Backend{Endpoints: some, Balance: RoundRobin, Retries: usual})
 	f("endpoints: [{address: 'a:1'}], balance: ConsistentHash, pool: {perTenant: true}",
 		Backend{Endpoints: some, Balance: ConsistentHash, PoolPerTenant: true, Retries: usual})
+
+	// Capacity that is found, that is given, and that is no bound.
+	f("endpoints: [{address: 'a:1'}], capacity: {adaptive: true, concurrency: 9}",
+		Backend{Endpoints: some, Retries: usual, Capacity: &CapacitySettings{Concurrency: 9, Adaptive: true}})
+	f("endpoints: [{address: 'a:1'}], capacity: {concurrency: 9, queue: 5}",
+		Backend{Endpoints: some, Retries: usual, Capacity: &CapacitySettings{Concurrency: 9, Queue: QueueSettings{5, 100 * time.Millisecond}}})
+	f("endpoints: [{address: 'a:1'}], capacity: {concurrency: 9, queue: 0, queueTimeout: 1s}",
+		Backend{Endpoints: some, Retries: usual, Capacity: &CapacitySettings{Concurrency: 9}})
+	f("endpoints: [{address: 'a:1'}], capacity: {concurrency: 0}", Backend{Endpoints: some, Retries: usual})
 
 	// Health by checks, by traffic, by both.
 	f("endpoints: [{address: 'a:1'}], health: {path: /h}",

@@ -145,6 +145,20 @@ type Backend struct {
 	ConnectTimeout  time.Duration
 	ResponseTimeout time.Duration
 	BodyIdleTimeout time.Duration
+	Capacity        *CapacitySettings // nil: no bound
+}
+
+// CapacitySettings is a Capacity, resolved.
+type CapacitySettings struct {
+	Concurrency int // most in flight; 0: no bound, or with Adaptive none but what is found
+	Adaptive    bool
+	Queue       QueueSettings
+}
+
+// QueueSettings say who may wait. The zero value is nobody.
+type QueueSettings struct {
+	Length  int           // how many
+	Timeout time.Duration // how long each; above 0 unless Length is 0
 }
 
 // EndpointSettings is one Endpoint, resolved.
@@ -240,15 +254,17 @@ type TenantPolicy struct {
 	Names       []string // SpecNames: sorted
 	Pattern     string   // SpecMatch
 	Limits      []LimitRule
-	Concurrency int     // 0: says nothing
-	Backend     int     // index into Snapshot.Backends; -1: says nothing
-	Reject      *Reject // nil: says nothing
-	Headers     string  // empty: says nothing
+	Weight      int           // 0: says nothing
+	Concurrency int           // 0: says nothing
+	Queue       QueueSettings // of Concurrency
+	Backend     int           // index into Snapshot.Backends; -1: says nothing
+	Reject      *Reject       // nil: says nothing
+	Headers     string        // empty: says nothing
 	Origins     PolicyOrigins
 }
 
 // PolicyOrigins are where a policy says what is no limit; zero where it says nothing.
-type PolicyOrigins struct{ Concurrency, Backend, Reject, Headers Origin }
+type PolicyOrigins struct{ Weight, Concurrency, Backend, Reject, Headers Origin }
 
 // BucketScope says who shares a bucket.
 type BucketScope uint8
@@ -295,8 +311,10 @@ type LimitRule struct {
 // Plan is what applies to one tenant: the outcome of specificity, replacement and `final` over the policies that match it.
 type Plan struct {
 	Limits      []LimitRule // in the order of policy specificity (most specific first), then policy name, then document order
+	Weight      int         // at least 1
 	Concurrency int         // 0: no bound
-	Backend     int         // index into Snapshot.Backends; -1: the route's
-	Reject      Reject      // defaults applied
-	Headers     string      // Off, Standard, Legacy or Both: what answers tell that were let through
+	Queue       QueueSettings
+	Backend     int    // index into Snapshot.Backends; -1: the route's
+	Reject      Reject // defaults applied
+	Headers     string // Off, Standard, Legacy or Both: what answers tell that were let through
 }

@@ -8,8 +8,9 @@ type TenantPolicySpec struct {
 	Services []string `yaml:"services" weir:"format=dnslabel"`
 	// Tenants says whom it applies to.
 	Tenants TenantSelector `yaml:"tenants" weir:"required"`
-	// Weight is the tenants' part of a saturated backend.
-	Weight int `yaml:"weight" weir:"default=1,min=1,max=1000,later"`
+	// Weight is each of these tenants' part of a saturated backend, relative to that of others. The most specific policy that
+	// sets it wins; absent everywhere means 1.
+	Weight *int `yaml:"weight" weir:"min=1,max=1000"`
 	// Limits are rates: token buckets.
 	Limits []Limit `yaml:"limits"`
 	// Quotas are long windows with a calendar, kept in etcd.
@@ -80,10 +81,10 @@ type Quota struct {
 type Concurrency struct {
 	// Max is the most requests in flight for each tenant.
 	Max int `yaml:"max" weir:"required,min=1,max=1000000"`
-	// Queue is how many may wait. 0 refuses at once.
-	Queue int `yaml:"queue" weir:"default=0,min=0,later"`
-	// QueueTimeout is how long one may wait.
-	QueueTimeout Duration `yaml:"queueTimeout" weir:"default=200ms,min=1ms,later"`
+	// Queue is how many of each tenant may wait while there are as many. 0 refuses at once.
+	Queue int `yaml:"queue" weir:"default=0,min=0,max=1000000"`
+	// QueueTimeout is how long one may wait. Goes with queue.
+	QueueTimeout Duration `yaml:"queueTimeout" weir:"default=200ms,min=1ms,max=1h"`
 }
 
 // Reject says what a refused client is told.

@@ -169,12 +169,31 @@ func (d *decoder) backend(s *BackendSpec) {
 	if s.Health != nil {
 		d.health()
 	}
+	if s.Capacity != nil {
+		d.capacity(s.Capacity)
+	}
 	if s.Retries != nil {
 		causes := firsts{}
 		for i, cause := range s.Retries.On {
 			d.unique(causes, cause, joinIndex("spec.retries.on", i))
 		}
 	}
+}
+
+// capacity refuses one that bounds nothing, and a queue that nobody ever waits in. Defaults that are written out are fine.
+func (d *decoder) capacity(c *Capacity) {
+	const at = "spec.capacity"
+	if d.doc.tree.value(at).kind != mappingNode {
+		return // reported already
+	}
+	switch {
+	case d.misspelled(at, []string{"concurrency", "adaptive"}):
+	case !d.doc.written(at+".concurrency") && !d.doc.written(at+".adaptive"):
+		d.fail(at, "bounds nothing; set concurrency, adaptive or both")
+	case c.Queue > 0 && c.Concurrency == 0 && !c.Adaptive:
+		d.fail(at+".queue", "nobody waits where nothing is bounded; set concurrency, adaptive or both")
+	}
+	d.goesWith(at, "queueTimeout", "queue")
 }
 
 func (d *decoder) clientTLS(at string) {
@@ -261,6 +280,9 @@ func (d *decoder) tenantPolicy(s *TenantPolicySpec) {
 	tenants := firsts{}
 	for i, name := range s.Tenants.Names {
 		d.unique(tenants, name, joinIndex("spec.tenants.names", i))
+	}
+	if s.Concurrency != nil {
+		d.goesWith("spec.concurrency", "queueTimeout", "queue")
 	}
 	names := firsts{}
 	for i := range s.Limits {

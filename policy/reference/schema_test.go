@@ -67,7 +67,7 @@ func TestSchema(t *testing.T) {
 	f(false, "Route", `{"backend": "b", "match": [{"headers": {"X Beta": "1"}}]}`)
 	// What belongs to a later version.
 	f(false, "BreakerPolicy", `{"target": {"kind": "Backend", "name": "b"}}`)
-	f(false, "Backend", `{"endpoints": [{"address": "a:1"}], "capacity": {}}`)
+	f(false, "TenantPolicy", `{"tenants": {"any": true}, "quotas": []}`)
 	f(false, "Route", `{"backend": "b", "criticality": "NonCore"}`)
 }
 
