@@ -8,8 +8,9 @@ import (
 
 // collector reads the counters of the live table when it is scraped. The requests themselves never touch a metric.
 type collector struct {
-	table                                                 func() *Table
-	requests, decisions, shadow, bytes, available, flight *prometheus.Desc
+	table                                                          func() *Table
+	requests, decisions, shadow, bytes, available, flight, waiting *prometheus.Desc
+	capacity, backendFlight, queue, dropped                        *prometheus.Desc
 }
 
 // NewCollector returns a collector of the cells of the live table, which may be nil. Series of tenants, limits and routes that the
@@ -21,6 +22,11 @@ type collector struct {
 //	weir_limit_bytes_total{tenant,policy,limit}                  of bodies that passed limits in bytes
 //	weir_limit_available{tenant,limit}                           of named tenants and enforced limits only
 //	weir_inflight{tenant}
+//	weir_waiting{tenant}                                         for their gate or for a backend; the latter are in flight as well
+//	weir_backend_capacity{backend}                               of backends that have one, as it is now
+//	weir_backend_inflight{backend}
+//	weir_queue_length{backend}                                   requests that wait for a backend
+//	weir_queue_dropped_total{backend,cause}                      full, timeout and gone
 //
 // Named tenants have a label of their own, up to Options.MetricTenants of them; all others are summed under `__other__`.
 // `__none__` stands for what a request did not get: a tenant, a route, a status.
@@ -40,6 +46,16 @@ func NewCollector(table func() *Table) prometheus.Collector {
 			"Whole tokens, requests or bytes, left in a tenant's bucket of an enforced limit, of several for routes in the emptiest.", []string{"tenant", "limit"}, nil),
 		flight: prometheus.NewDesc("weir_inflight",
 			"Requests of a tenant that were let through and have not ended.", []string{"tenant"}, nil),
+		waiting: prometheus.NewDesc("weir_waiting",
+			"Requests of a tenant that wait, for the tenant's own gate or for a backend.", []string{"tenant"}, nil),
+		capacity: prometheus.NewDesc("weir_backend_capacity",
+			"The most requests that a backend is given at once, as it is now.", []string{"backend"}, nil),
+		backendFlight: prometheus.NewDesc("weir_backend_inflight",
+			"Requests that a backend has been given and that have not ended.", []string{"backend"}, nil),
+		queue: prometheus.NewDesc("weir_queue_length",
+			"Requests that wait for a backend.", []string{"backend"}, nil),
+		dropped: prometheus.NewDesc("weir_queue_dropped_total",
+			"Requests that a full backend did not get: no room to wait, waited for too long, or gone while they waited.", []string{"backend", "cause"}, nil),
 	}
 }
 
@@ -51,6 +67,11 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.bytes
 	ch <- c.available
 	ch <- c.flight
+	ch <- c.waiting
+	ch <- c.capacity
+	ch <- c.backendFlight
+	ch <- c.queue
+	ch <- c.dropped
 }
 
 // Collect implements prometheus.Collector.
@@ -84,6 +105,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	c.collectAvailable(ch, t)
 	c.collectInFlight(ch, t)
+	c.collectBackends(ch, t)
 }
 
 func (c *collector) collectRequests(ch chan<- prometheus.Metric, t *Table, tenant string, r *requests) {
@@ -157,7 +179,7 @@ func (c *collector) collectAvailable(ch chan<- prometheus.Metric, t *Table) {
 		if tn.own == nil {
 			continue
 		}
-		for _, s := range tn.states(now).Limits {
+		for _, s := range t.states(tn, now).Limits {
 			if s.Shadow {
 				continue // an enforced one may have the same name
 			}
@@ -167,21 +189,48 @@ func (c *collector) collectAvailable(ch chan<- prometheus.Metric, t *Table) {
 }
 
 func (c *collector) collectInFlight(ch chan<- prometheus.Metric, t *Table) {
-	others := int64(0)
+	others, waiting := int64(0), int64(0)
+	other := func(tn *Tenant) {
+		others += tn.seat.gate.InFlight()
+		waiting += int64(tn.seat.waiting.Load())
+	}
+	for _, b := range t.backends {
+		waiting += int64(b.waiting.Load()) // less those of labels of their own
+	}
 	for _, tn := range t.named {
 		if tn.own == nil {
-			others += tn.seat.gate.InFlight()
+			other(tn)
 			continue
 		}
 		gauge(ch, c.flight, tn.seat.gate.InFlight(), tn.own.label)
+		own := t.waitingOf(tn)
+		gauge(ch, c.waiting, own, tn.own.label)
+		waiting -= own - int64(tn.seat.waiting.Load())
 	}
 	if t.unknown != nil {
-		others += t.unknown.seat.gate.InFlight()
+		other(t.unknown)
 	}
 	if t.demand != nil {
-		t.demand.each(t, func(tn *Tenant) { others += tn.seat.gate.InFlight() })
+		t.demand.each(t, other)
 	}
 	gauge(ch, c.flight, others, otherLabel)
+	gauge(ch, c.waiting, max(waiting, 0), otherLabel)
+}
+
+// collectBackends leaves out what a backend without a capacity never has.
+func (c *collector) collectBackends(ch chan<- prometheus.Metric, t *Table) {
+	for _, b := range t.backends {
+		gauge(ch, c.backendFlight, b.gate.InFlight(), b.name)
+		terms := b.terms.Load()
+		if !terms.bounded() {
+			continue
+		}
+		gauge(ch, c.capacity, terms.limit(), b.name)
+		gauge(ch, c.queue, int64(b.waiting.Load()), b.name)
+		for cause := range dropCount {
+			counter(ch, c.dropped, b.dropped[cause].Load(), b.name, cause.String())
+		}
+	}
 }
 
 func counter(ch chan<- prometheus.Metric, d *prometheus.Desc, n uint64, labels ...string) {

@@ -3,6 +3,7 @@ package admit
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -30,7 +31,7 @@ func TestCollect(t *testing.T) {
 	r.try("initech", "/shop")
 	r.try("", "/shop")
 	nobody := r.table.Nobody(ClientGone)
-	r.table.Settle(&nobody, &Verdict{}, Outcome{Reason: ClientGone, Status: 0})
+	r.table.Settle(&nobody, &Verdict{}, Outcome{Reason: ClientGone})
 	r.open("acme", "/shop")
 	r.open("umbrella", "/shop")
 	r.wantMetrics(`
@@ -67,7 +68,68 @@ weir_shadow_verdicts_total{enforced="pass",shadow="pass",tenant="acme"} 1
 # TYPE weir_inflight gauge
 weir_inflight{tenant="acme"} 0
 weir_inflight{tenant="__other__"} 1
+# HELP weir_waiting Requests of a tenant that wait, for the tenant's own gate or for a backend.
+# TYPE weir_waiting gauge
+weir_waiting{tenant="acme"} 0
+weir_waiting{tenant="__other__"} 0
+# HELP weir_backend_inflight Requests that a backend has been given and that have not ended.
+# TYPE weir_backend_inflight gauge
+weir_backend_inflight{backend="main"} 1
 `)
+}
+
+func TestCollectQueues(t *testing.T) {
+	r := newRig(t, `
+		Backend main {endpoints: [{address: 127.0.0.1:9000}], capacity: {concurrency: 1, queue: 2, queueTimeout: 50ms}}
+		Backend spare {endpoints: [{address: 127.0.0.1:9000}]}
+		Route all {backend: main}
+		TenantPolicy gold {tenants: {names: [acme, globex]}, concurrency: {max: 2, queue: 2}}
+		TenantPolicy all {tenants: {any: true}}`)
+	r.visit("acme").is(Passed)
+	late, left := r.visit("acme"), r.visit("globex")
+	gate := r.visit("acme")
+	gate.waits()
+	full := r.visit("other") // which pushes out the late one
+	late.resume()
+	late.is(Overload)
+	late.settle()
+	gate.resume() // which has come through the gate, and pushes out who waits for longest
+	gate.waits()
+	left.resume()
+	left.is(Overload)
+	left.settle()
+	gate.settle()
+	r.visit("initech").waits()
+	r.wait(50 * time.Millisecond)
+	r.table.Resume(r.now, full.m, full.v)
+	full.is(Overload)
+	r.wantMetrics(`
+# HELP weir_inflight Requests of a tenant that were let through and have not ended.
+# TYPE weir_inflight gauge
+weir_inflight{tenant="acme"} 1
+weir_inflight{tenant="globex"} 0
+weir_inflight{tenant="__other__"} 1
+# HELP weir_waiting Requests of a tenant that wait, for the tenant's own gate or for a backend.
+# TYPE weir_waiting gauge
+weir_waiting{tenant="acme"} 0
+weir_waiting{tenant="globex"} 0
+weir_waiting{tenant="__other__"} 1
+# HELP weir_backend_capacity The most requests that a backend is given at once, as it is now.
+# TYPE weir_backend_capacity gauge
+weir_backend_capacity{backend="main"} 1
+# HELP weir_backend_inflight Requests that a backend has been given and that have not ended.
+# TYPE weir_backend_inflight gauge
+weir_backend_inflight{backend="main"} 1
+weir_backend_inflight{backend="spare"} 0
+# HELP weir_queue_length Requests that wait for a backend.
+# TYPE weir_queue_length gauge
+weir_queue_length{backend="main"} 1
+# HELP weir_queue_dropped_total Requests that a full backend did not get: no room to wait, waited for too long, or gone while they waited.
+# TYPE weir_queue_dropped_total counter
+weir_queue_dropped_total{backend="main",cause="full"} 2
+weir_queue_dropped_total{backend="main",cause="gone"} 1
+weir_queue_dropped_total{backend="main",cause="timeout"} 1
+`, "weir_inflight", "weir_waiting", "weir_backend_capacity", "weir_backend_inflight", "weir_queue_length", "weir_queue_dropped_total")
 }
 
 // Limits in bytes have words of their own, and count what passed them.

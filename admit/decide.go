@@ -6,51 +6,100 @@ import (
 	"weir/limit"
 )
 
-// Verdict is the answer to "may this pass". It is made and copied for every limit that is asked: its size is of matter.
+// Verdict is the answer to "may this pass". While it waits, the answer is not known yet.
 type Verdict struct {
-	Reason Reason // Passed, Limited, Blocked, TooCostly or Concurrency; that of the Match when this was refused
+	Reason Reason // Passed, Limited, Blocked, TooCostly, Concurrency or Overload; that of the Match when this was refused
 
 	firm    bool // refused by what no limit in shadow stands for
 	entered bool // the gate, which Settle leaves
 	settled bool
 
-	Limit      *Limit        // the limit that answered; nil for Passed and Concurrency
+	Limit      *Limit        // the limit that answered; nil for Passed, Concurrency and Overload
 	RetryAfter time.Duration // with Limited: waiting so long is enough, if nobody else spends
 	// Shadow is the limit in mode Shadow that would have refused the request, if those in shadow stood in the place of the
 	// enforced ones of their names; nil when they would not have refused it, or were not asked.
 	Shadow *Limit
+
+	backend *capacity // of which it has a place, which Settle leaves
+	wait    *waiter   // nil: it does not wait
 }
 
 // Decide says whether a request may pass, and spends its cost: first the tenant's gate, then every enforced limit in requests that
-// applies, the tenant's own in the order of its plan and then those it shares. It is all or nothing: when one denies, what was
-// spent before is refunded and the gate left. The limits after it are still asked, without spending, and the strictest
-// answer wins. The limits in shadow are then asked apart; see try.
-func (t *Table) Decide(now int64, m *Match) Verdict {
+// applies, the tenant's own in the order of its plan and then those it shares, and last a place at its backend. It is all or
+// nothing: when one denies, what was spent before is refunded and the gate left. The limits after it are still asked, without
+// spending, and the strictest answer wins. The limits in shadow are then asked apart; see try.
+//
+// Where the gate or the backend has a queue, the verdict may wait: see [Verdict.Waits].
+func (t *Table) Decide(now int64, m *Match) (v Verdict) {
 	if m.Reason != Passed {
-		return Verdict{Reason: m.Reason}
+		v.Reason = m.Reason
+		return v
 	}
-	v := Verdict{Reason: Concurrency, firm: true}
-	entered := t.enter(now, m)
-	tn := m.Tenant
-	list := tn.plan.on(m.Route.index)
-	if entered {
-		v = tn.spend(list.enforced, now, m.Cost)
+	if t.enter(now, m, &v) {
+		t.pass(now, m, &v)
 	}
-	if tn.plan.tries {
-		tn.try(&v, list.shadow, now, m.Cost)
-	}
-	if entered && v.Reason != Passed {
-		tn.seat.gate.Leave()
-		entered = false
-	}
-	v.entered = entered
 	return v
 }
 
+// enter takes the request through its tenant's gate. Where it does not get through, it is refused or waits.
+func (t *Table) enter(now int64, m *Match, v *Verdict) bool {
+	for {
+		s := m.Tenant.seat
+		if (s.waiting.Load() > 0 || !s.gate.Enter(m.Tenant.plan.most)) && !t.waitAtGate(now, m, v) {
+			return false
+		}
+		if t.entered(now, m, v) {
+			return true
+		}
+	}
+}
+
+// entered is called with a place behind the gate of the tenant's cell. If the cell was given away since Match, the place
+// is none, and the cell is looked up anew: what is spent on a forgotten cell would be spent on nothing.
+func (t *Table) entered(now int64, m *Match, v *Verdict) bool {
+	tn := m.Tenant
+	// A named tenant can have lost no more than a place among the cells on demand.
+	if !tn.seat.evicted.Load() || t.named[tn.name] == tn {
+		v.entered = true
+		return true
+	}
+	tn.leave(now)
+	if m.Tenant = t.place(now, tn.name); m.Tenant == nil {
+		panic("BUG: an evicted tenant is no longer covered by its table")
+	}
+	return false
+}
+
+// pass takes a request that is behind the gate to its backend.
+func (t *Table) pass(now int64, m *Match, v *Verdict) {
+	tn := m.Tenant
+	denied := tn.spend(tn.plan.on(m.Route.index).enforced, now, m.Cost)
+	if denied.Reason == Passed {
+		t.occupy(now, m, v)
+		return
+	}
+	*v = denied
+	t.conclude(now, m, v)
+	tn.leave(now)
+}
+
+// crowded refuses a request for which there is no place behind its tenant's gate.
+func (t *Table) crowded(now int64, m *Match, v *Verdict) {
+	v.Reason, v.firm = Concurrency, true
+	t.conclude(now, m, v)
+}
+
+// conclude is called once for each request, when it has passed or is refused.
+func (t *Table) conclude(now int64, m *Match, v *Verdict) {
+	if tn := m.Tenant; tn.plan.tries {
+		tn.try(v, tn.plan.on(m.Route.index).shadow, now, m.Cost)
+	}
+}
+
 // try asks the limits in shadow what they would have said, if they stood in the place of the enforced ones of their names, and
-// compares. All or nothing among themselves, they spend from buckets of their own. They see what the enforced limits let pass,
-// and what was refused by none but those that they stand for: their buckets are those of a sidecar that enforces them. What
-// others refused would be refused all the same. Limits in bytes refuse nothing, and have no part in it.
+// compares. All or nothing among themselves, they spend from buckets of their own. They see what passes, and what was refused by
+// none but those that they stand for: their buckets are those of a sidecar that enforces them. What others refused, a gate or
+// a backend among them, would be refused all the same. Limits in bytes refuse nothing, and have no part in it.
 func (tn *Tenant) try(v *Verdict, shadow []check, now, n int64) {
 	refused, wouldBe := 0, 0
 	if v.Reason != Passed {
@@ -65,32 +114,11 @@ func (tn *Tenant) try(v *Verdict, shadow []check, now, n int64) {
 	tn.requests().shadow[refused][wouldBe].Add(1)
 }
 
-// enter takes the request through its tenant's gate. If the cell was given away since Match, it is looked up anew: what
-// is spent on a forgotten cell would be spent on nothing.
-func (t *Table) enter(now int64, m *Match) bool {
-	for {
-		tn := m.Tenant
-		if !tn.seat.gate.Enter(tn.plan.most) {
-			return false
-		}
-		// A named tenant can have lost no more than a place among the cells on demand.
-		if !tn.seat.evicted.Load() || t.named[tn.name] == tn {
-			return true
-		}
-		tn.seat.gate.Leave()
-		if m.Tenant = t.place(now, tn.name); m.Tenant == nil {
-			panic("BUG: an evicted tenant is no longer covered by its table")
-		}
-	}
-}
-
 // spend takes n tokens from each limit of the list, or from none.
 func (tn *Tenant) spend(list []check, now, n int64) Verdict {
 	for i := range list {
 		if v := tn.take(&list[i], now, n); v.Reason != Passed {
-			for j := range list[:i] {
-				tn.bucket(list[j].limit, list[j].slot).Refund(n)
-			}
+			tn.refund(list[:i], n)
 			return tn.strictest(v, list[i+1:], now, n)
 		}
 	}
@@ -98,6 +126,13 @@ func (tn *Tenant) spend(list []check, now, n int64) Verdict {
 		tn.decisions(&list[i]).allow.Add(1)
 	}
 	return Verdict{}
+}
+
+// refund gives n tokens back to each limit of the list.
+func (tn *Tenant) refund(list []check, n int64) {
+	for i := range list {
+		tn.bucket(list[i].limit, list[i].slot).Refund(n)
+	}
 }
 
 // take spends on one limit, and counts a denial.

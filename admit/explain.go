@@ -32,15 +32,32 @@ func (t *Table) Explain(now int64, q Question) Trace {
 	m := r.match(now, q.Request, identity, source)
 	f := facts{
 		identity: string(identity), given: q.Tenant != "", source: source, fault: fault, known: m.Tenant != t.nobody && m.Tenant != r.unknown,
-		nobody: m.Tenant == t.nobody, route: m.Route.index, backend: m.Backend, cost: max(m.Cost, 0), inFlight: m.Tenant.seat.gate.InFlight(),
+		nobody: m.Tenant == t.nobody, route: m.Route.index, backend: m.Backend, cost: max(m.Cost, 0),
+		inFlight: m.Tenant.seat.gate.InFlight(), waiting: int64(m.Tenant.seat.waiting.Load()),
 	}
 	if !f.nobody {
 		f.cell = cell.String()
+	}
+	if m.Backend >= 0 {
+		f.place = t.backends[m.Backend].told()
 	}
 	if m.Reason == Passed {
 		f.levels = m.Tenant.levels(m.Tenant.plan.on(m.Route.index), now, nil, -1)
 	}
 	f.verdict = r.Decide(now, &m)
+	if f.verdict.Waits() {
+		f.waits = waitsForGate
+		if f.verdict.AtBackend() {
+			f.waits = waitsForBackend
+		}
+		if t.rejects(&m, &f.verdict) {
+			f.verdict.Reason, f.verdict.firm = Concurrency, true
+			if f.waits == waitsForBackend {
+				f.verdict.Reason = Overload
+			}
+			f.waits = ""
+		}
+	}
 	f.would = m.Tenant.would(&f.verdict, m.Route.index, now, f.cost)
 	f.status = m.Tenant.status(f.verdict.Reason)
 	trace := t.trace(&f, &m.Tenant.plan.terms)
@@ -91,7 +108,10 @@ type facts struct {
 	route, backend int // -1: none
 	cost, inFlight int64
 	levels         []level
-	verdict, would Verdict // would: of the limits in shadow
+	verdict, would Verdict      // would: of the limits in shadow
+	waits          string       // for what, before there is a verdict
+	waiting        int64        // of its tenant's, before the gate
+	place          TraceBackend // as full as its backend is
 	status         int
 }
 
@@ -173,7 +193,9 @@ func (t *Table) trace(f *facts, terms *policy.Plan) Trace {
 		}
 	}
 	policies := t.policiesOf(f)
-	trace.Tenant = TraceTenant{Known: f.known, Policies: []string{}, Cell: f.cell, InFlight: f.inFlight, Concurrency: terms.Concurrency}
+	trace.Tenant = TraceTenant{
+		Known: f.known, Policies: []string{}, Cell: f.cell, InFlight: f.inFlight, Concurrency: terms.Concurrency, Waiting: f.waiting,
+	}
 	for _, i := range s.MostSpecificFirst(policies) {
 		trace.Tenant.Policies = append(trace.Tenant.Policies, s.Policies[i].Name+" ("+s.Policies[i].Selector()+")")
 	}
@@ -190,7 +212,8 @@ func (t *Table) trace(f *facts, terms *policy.Plan) Trace {
 		trace.Terms = append(trace.Terms, TraceTerm{o.Term, o.Value, o.Policy, o.Selector, Place(o.Origin), replacement(o.Replaced)})
 	}
 	if f.backend >= 0 {
-		trace.Backend = TraceBackend{s.Backends[f.backend].Name, t.whyBackend(f, terms, trace.Terms)}
+		trace.Backend = f.place
+		trace.Backend.Name, trace.Backend.Why = s.Backends[f.backend].Name, t.whyBackend(f, terms, trace.Terms)
 	}
 	f.tell(&trace, terms)
 	return trace
@@ -200,6 +223,10 @@ func (t *Table) trace(f *facts, terms *policy.Plan) Trace {
 func (f *facts) tell(trace *Trace, terms *policy.Plan) {
 	v := &f.verdict
 	trace.Verdict = verdictOf(v.Reason, v.Limit, v.RetryAfter)
+	if f.waits != "" {
+		trace.Verdict = TraceVerdict{WaitsFor: f.waits}
+		return
+	}
 	trace.Verdict.Status, trace.Verdict.Headers = f.status, f.headers(terms)
 	inShadow := func(l policy.LimitRule) bool { return l.Shadow && l.Unit == policy.UnitRequests }
 	if !v.firm && slices.ContainsFunc(terms.Limits, inShadow) && v.decided() {
@@ -212,6 +239,8 @@ func (f *facts) tell(trace *Trace, terms *policy.Plan) {
 func (f *facts) headers(terms *policy.Plan) (fields []string) {
 	switch f.verdict.Reason {
 	case Limited, TooCostly, Concurrency:
+	case Overload:
+		return []string{"Retry-After: " + SoonRetry}
 	default:
 		return nil
 	}

@@ -30,7 +30,8 @@ func (d documents) lines() string {
 	}
 	fmt.Fprintf(&b, "Sidecar weir {unknownTenant: %s, trustedProxies: [192.0.2.0/24], identity: [%s]}\n", d.one("Deny", "Default", "Shared"), strings.Join(sources, ", "))
 	for _, name := range []string{"main", "other", "third"} {
-		fmt.Fprintf(&b, "Backend %s {endpoints: [{address: 127.0.0.1:9000}]}\n", name)
+		capacity := d.one("", "", ", capacity: {concurrency: 1}", ", capacity: {concurrency: 2, queue: 1, queueTimeout: 2s}", ", capacity: {concurrency: 1, queue: 3, queueTimeout: 5s}")
+		fmt.Fprintf(&b, "Backend %s {endpoints: [{address: 127.0.0.1:9000}]%s}\n", name, capacity)
 	}
 	for _, name := range []string{"pay", "read", "rest"} {
 		to := d.one("backend: main", "backend: other", "split: [{backend: main, weight: 3}, {backend: other, weight: 1}, {backend: third, weight: 0, tenants: [acme, eu-2]}]")
@@ -52,7 +53,10 @@ func (d documents) lines() string {
 		}
 		fields = append(fields, "tenants: {"+selector+"}", "limits: ["+strings.Join(limits, ", ")+"]")
 		if d.IntN(3) == 0 {
-			fields = append(fields, fmt.Sprintf("concurrency: {max: %d}", 1+d.IntN(3)))
+			fields = append(fields, fmt.Sprintf("concurrency: {max: %d%s}", 1+d.IntN(3), d.one("", ", queue: 1, queueTimeout: 1s", ", queue: 2, queueTimeout: 5s")))
+		}
+		if d.IntN(4) == 0 {
+			fields = append(fields, fmt.Sprintf("weight: %d", 1+d.IntN(3)))
 		}
 		if d.IntN(4) == 0 {
 			fields = append(fields, "backend: "+d.one("main", "other", "third"))
@@ -125,18 +129,28 @@ func (t *Table) said(m *Match, v *Verdict) [8]string {
 		return l.Policy() + "/" + l.Name()
 	}
 	known := m.Tenant != t.nobody && m.Tenant != t.unknown
+	reason := v.Reason.String()
+	if v.Waits() {
+		reason = "waits for tenant"
+		if v.AtBackend() {
+			reason = "waits for backend"
+		}
+	}
 	return [8]string{
-		string(m.Identity), fmt.Sprint(m.Source, known), m.Route.Name(), backend, v.Reason.String(), limit(v.Limit), v.RetryAfter.String(), limit(v.Shadow),
+		string(m.Identity), fmt.Sprint(m.Source, known), m.Route.Name(), backend, reason, limit(v.Limit), v.RetryAfter.String(), limit(v.Shadow),
 	}
 }
 
 func (t *Trace) said() [8]string {
-	shadow := "/"
+	shadow, reason := "/", t.Verdict.Reason
+	if t.Verdict.WaitsFor != "" {
+		reason = "waits for " + t.Verdict.WaitsFor
+	}
 	if t.Shadow != nil {
 		shadow = t.Shadow.Policy + "/" + t.Shadow.Limit
 	}
 	return [8]string{
-		t.Identity.Tenant, fmt.Sprint(t.Identity.Source, t.Tenant.Known), t.Route.Name, t.Backend.Name, t.Verdict.Reason,
+		t.Identity.Tenant, fmt.Sprint(t.Identity.Source, t.Tenant.Known), t.Route.Name, t.Backend.Name, reason,
 		t.Verdict.Policy + "/" + t.Verdict.Limit, t.Verdict.RetryAfter.String(), shadow,
 	}
 }
@@ -173,26 +187,32 @@ func TestExplainIsTheVerdict(t *testing.T) {
 				if want, got := table.said(&m, &v), trace.said(); want != got {
 					t.Fatalf("set %d, swap %d, request %d: Explain and Decide differ (-decided +explained):\n%s\n%s", set, swap, n, cmp.Diff(want, got), trace.Text())
 				}
-				if want := m.Tenant.status(v.Reason); trace.Verdict.Status != want {
+				if want := m.Tenant.status(v.Reason); !v.Waits() && trace.Verdict.Status != want {
 					t.Fatalf("set %d, request %d: status %d, want %d", set, n, trace.Verdict.Status, want)
 				}
-				reasons[v.Reason.String()]++
+				reasons[trace.said()[4]]++
 				if v.Shadow != nil {
 					reasons["shadow"]++
 				}
 				if flying = append(flying, open{table, m, v}); len(flying) > 3 {
 					end := d.IntN(len(flying))
 					o := &flying[end]
-					o.table.Settle(&o.m, &o.v, Outcome{Reason: o.v.Reason})
+					o.table.Settle(&o.m, &o.v, Outcome{Reason: o.v.Reason, Now: now})
 					flying = append(flying[:end], flying[end+1:]...)
+				}
+				for i := range flying {
+					if o := &flying[i]; o.v.Waits() {
+						o.table.Resume(now, &o.m, &o.v)
+					}
 				}
 			}
 		}
 	}
 	t.Log(reasons)
-	for _, r := range []Reason{Passed, NoIdentity, UnknownTenant, NoRoute, Limited, Blocked, TooCostly, Concurrency, BadRequest} {
-		if reasons[r.String()] < 100 {
-			t.Errorf("only %d requests were %v: the documents show too little", reasons[r.String()], r)
+	for _, word := range []string{"passed", "no_identity", "unknown_tenant", "no_route", "limited", "blocked", "too_costly", "concurrency", "bad_request",
+		"overload", "waits for tenant", "waits for backend"} {
+		if reasons[word] < 100 {
+			t.Errorf("only %d requests were %s: the documents show too little", reasons[word], word)
 		}
 	}
 	if reasons["shadow"] < 100 {

@@ -21,6 +21,9 @@ const (
 	UnitConcurrent = "concurrent-requests"
 )
 
+// SoonRetry is the Retry-After of refusals that may be over at once, and there is no telling: the shortest.
+const SoonRetry = "1"
+
 // maxInteger is the largest integer that a structured field holds (RFC 9651 section 3.3.1).
 const maxInteger = 999_999_999_999_999
 

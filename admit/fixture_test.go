@@ -99,7 +99,7 @@ func (r *rig) settle(m *Match, v *Verdict) {
 	if v.Reason != Passed {
 		status = v.Reason.Status()
 	}
-	r.table.Settle(m, v, Outcome{Reason: v.Reason, Status: status})
+	r.table.Settle(m, v, Outcome{Reason: v.Reason, Status: status, Now: r.now})
 }
 
 // try makes one whole request.

@@ -27,6 +27,7 @@ type plan struct {
 	byRoute    []*checks // nil when no limit tells routes apart
 	tries      bool      // there are limits in shadow, on whatever route
 	others     *requests // of tenants without a label of their own
+	gates      *gateLines
 
 	overflow atomic.Pointer[Tenant] // see demandTable.overflowOf
 }
@@ -87,7 +88,7 @@ const unbounded = int64(1) << 62
 // newPlan prepares terms. Shared buckets come after the tenant's own: who is over its own limit never gets to touch what
 // it shares with others.
 func (t *Table) newPlan(key string, terms policy.Plan) *plan {
-	p := &plan{generation: t.generation, key: key, terms: terms, most: unbounded, others: t.others}
+	p := &plan{generation: t.generation, key: key, terms: terms, most: unbounded, others: t.others, gates: t.gates}
 	if terms.Concurrency > 0 {
 		p.most = int64(terms.Concurrency)
 	}

@@ -16,6 +16,7 @@ const (
 	Blocked       // 403: a limit with `requests: 0`
 	TooCostly     // 429: costs more than the bucket can ever hold; no Retry-After
 	Concurrency   // 429: too many requests in flight
+	Overload      // 503: the backend has as many requests as it can take
 
 	// Refused by the wire (the guard says which rule; see wire.Cause).
 	BadRequest
@@ -66,6 +67,8 @@ func (r Reason) String() string {
 		return "too_costly"
 	case Concurrency:
 		return "concurrency"
+	case Overload:
+		return "overload"
 	case BadRequest:
 		return "bad_request"
 	case Draining:
@@ -120,7 +123,7 @@ func (r Reason) Status() int {
 		return 400
 	case BackendRefused, BackendReset, BackendProtocol:
 		return 502
-	case Draining, NoEndpoint, PoolFull:
+	case Overload, Draining, NoEndpoint, PoolFull:
 		return 503
 	case ConnectTimeout, ResponseTimeout, BodyIdleTimeout, RequestTimeout:
 		return 504

@@ -57,7 +57,7 @@ func TestRecentIsWhatWasExplained(t *testing.T) {
 	f("no tenant", requestOf("two words", "/"))
 	for range 5 {
 		m := r.table.Match(r.now, requestOf("acme", "/"))
-		if !r.table.enter(r.now, &m) {
+		if !r.table.enter(r.now, &m, new(Verdict)) {
 			t.Fatal("the gate is full")
 		}
 	}

@@ -1,6 +1,6 @@
 package admit
 
-import "weir/policy"
+import "sync"
 
 // holding is how a tenant is held by a table.
 type holding uint8
@@ -27,15 +27,19 @@ func (t *Table) rehearse(now int64, name string) (*Table, holding) {
 		snapshot: t.snapshot, options: t.options, generation: t.generation, router: t.router, identifier: t.identifier,
 		routes: t.routes, allRoutes: t.allRoutes, noRoute: t.noRoute, nobody: t.nobody,
 		others: new(requests), limits: make(map[limitKey]*Limit), named: make(map[string]*Tenant),
+		waiters: &sync.Pool{New: newWaiter}, gates: newGateLines(),
+	}
+	for _, c := range t.backends {
+		r.backends = append(r.backends, c.sketch(now))
 	}
 	if t.unknown != nil {
-		r.unknown = r.sketch(t, "", t.unknown.plan.terms, t.unknown)
+		r.unknown = r.sketch(t, now, "", t.unknown.plan, t.unknown)
 	}
 	if name == "" {
 		return r, heldUnknown
 	}
 	if tn := t.named[name]; tn != nil {
-		r.named[name] = r.sketch(t, name, tn.plan.terms, tn)
+		r.named[name] = r.sketch(t, now, name, tn.plan, tn)
 		return r, heldOwn
 	}
 	p := t.planToBe(name)
@@ -43,7 +47,7 @@ func (t *Table) rehearse(now int64, name string) (*Table, holding) {
 		return r, heldUnknown
 	}
 	old, how := t.demand.glance(t, p, now, name)
-	tn := r.sketch(t, name, p.terms, old)
+	tn := r.sketch(t, now, name, p, old)
 	if old == nil || old.plan.generation < t.generation {
 		tn.restate(t.changed(now))
 	}
@@ -51,8 +55,9 @@ func (t *Table) rehearse(now int64, name string) (*Table, holding) {
 	return r, how
 }
 
-// sketch makes a cell of r under these terms, with copies of what old has in t.
-func (r *Table) sketch(t *Table, name string, terms policy.Plan, old *Tenant) *Tenant {
+// sketch makes a cell of r under the terms of a plan, with copies of what old has in t.
+func (r *Table) sketch(t *Table, now int64, name string, p *plan, old *Tenant) *Tenant {
+	terms := &p.terms
 	for i := range terms.Limits {
 		k := limitKey{terms.Limits[i].Policy, terms.Limits[i].Name}
 		if r.limits[k] != nil {
@@ -65,11 +70,13 @@ func (r *Table) sketch(t *Table, name string, terms policy.Plan, old *Tenant) *T
 		}
 		r.limits[k] = &l
 	}
-	tn := r.newTenant(name, r.newPlan("", terms), nil)
+	tn := r.newTenant(name, r.newPlan(p.key, p.terms), nil)
 	if old == nil {
 		return tn
 	}
+	t.gates.expire(now, old.seat)
 	tn.seat.gate.Assume(old.seat.gate.InFlight())
+	tn.seat.waiting.Store(old.seat.waiting.Load())
 	from, buckets, before := tn.plan.adopted(old.plan), tn.buckets(), old.buckets()
 	for i := range buckets {
 		switch {
@@ -80,6 +87,34 @@ func (r *Table) sketch(t *Table, name string, terms policy.Plan, old *Tenant) *T
 		}
 	}
 	return tn
+}
+
+// sketch makes a cell of a backend as full as c. Who waits is only a number there: see rejects. Those whose time is over are sent
+// away first, as by whoever would come now.
+func (c *capacity) sketch(now int64) *capacity {
+	if c.waiting.Load() > 0 {
+		c.mu.Lock()
+		c.line.expire(now)
+		c.mu.Unlock()
+	}
+	copied := &capacity{name: c.name}
+	copied.line = line{waiting: &copied.waiting, mu: &copied.mu}
+	copied.gate.Assume(c.gate.InFlight())
+	copied.waiting.Store(c.waiting.Load())
+	copied.terms.Store(c.terms.Load())
+	return copied
+}
+
+// rejects says whether the queue that a rehearsed request of t waits in would not have taken it.
+func (t *Table) rejects(m *Match, v *Verdict) bool {
+	tn := m.Tenant
+	if !v.AtBackend() {
+		return int(tn.seat.waiting.Load()) > tn.plan.terms.Queue.Length // it counts itself
+	}
+	c := t.backends[m.Backend]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.line.queue.Takes(tn.flow(), int64(tn.plan.terms.Weight), c.terms.Load().queue.Length)
 }
 
 // planToBe is planOfUnnamed without remembering what had to be made for it.

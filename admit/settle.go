@@ -1,23 +1,37 @@
 package admit
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Outcome is how a request ended.
 type Outcome struct {
 	Reason Reason
 	Status int    // what the client was told, or would have been
 	Delays Delays // of both directions
+	// Now is when it ended, on the clock of Decide: whoever is next in a queue is called then.
+	Now int64
+	// Latency is the time from when the request left for the backend to the head of its answer; 0: there was none.
+	Latency time.Duration
 }
 
-// Settle ends a request: it leaves the gate and counts the outcome. It is called exactly once for each Match, whatever
-// became of the request; v is its Verdict, or the zero Verdict of a request that was never decided on.
+// Settle ends a request: it leaves the gate and the backend, or the queue where it waits for them, calls whoever is next
+// there, and counts the outcome. What a request has spent that ends while it waits stays spent. It is called exactly once
+// for each Match, whatever became of the request; v is its Verdict, or the zero Verdict of a request that was never decided on.
 func (t *Table) Settle(m *Match, v *Verdict, o Outcome) {
 	if v.settled {
 		panic("BUG: request settled twice")
 	}
 	v.settled = true
+	if v.wait != nil {
+		t.giveUp(v)
+	}
+	if v.backend != nil {
+		v.backend.leave(o.Now, o.Latency)
+	}
 	if v.entered {
-		m.Tenant.seat.gate.Leave()
+		m.Tenant.leave(o.Now)
 		m.Tenant.countDelays(m.Route, o.Delays)
 	}
 	m.Tenant.requests().add(m.Route.name, o)

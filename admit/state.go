@@ -29,7 +29,9 @@ type LimitState struct {
 type TenantState struct {
 	Name        string
 	InFlight    int64
+	Waiting     int64        // for the tenant's gate or for a backend; the latter are in flight as well
 	Concurrency int          // the most in flight; 0: no bound
+	Weight      int          // relative part of a backend that is full
 	Limits      []LimitState // in the order in which they are asked; of several buckets for routes the emptiest
 }
 
@@ -90,7 +92,7 @@ func (t *Table) Decisions(m *Match, dst []Decisions) []Decisions {
 func (t *Table) Tenants(now int64) []TenantState {
 	states := make([]TenantState, 0, len(t.named))
 	for _, name := range slices.Sorted(maps.Keys(t.named)) {
-		states = append(states, t.named[name].states(now))
+		states = append(states, t.states(t.named[name], now))
 	}
 	return states
 }
@@ -99,7 +101,7 @@ func (t *Table) Tenants(now int64) []TenantState {
 // has not sent a request for a while.
 func (t *Table) Tenant(now int64, name string) (TenantState, bool) {
 	if tn := t.cell(name); tn != nil {
-		return tn.states(now), true
+		return t.states(tn, now), true
 	}
 	return TenantState{}, false
 }
@@ -112,8 +114,11 @@ func (t *Table) OnDemand(now int64) DemandState {
 	return t.demand.state(now)
 }
 
-func (tn *Tenant) states(now int64) TenantState {
-	s := TenantState{Name: tn.name, InFlight: tn.seat.gate.InFlight(), Concurrency: tn.plan.terms.Concurrency}
+func (t *Table) states(tn *Tenant, now int64) TenantState {
+	s := TenantState{
+		Name: tn.name, InFlight: tn.seat.gate.InFlight(), Waiting: t.waitingOf(tn),
+		Concurrency: tn.plan.terms.Concurrency, Weight: tn.plan.terms.Weight,
+	}
 	for i := range tn.plan.limits {
 		l := &tn.plan.limits[i]
 		if l.from == l.to && l.shared == nil {
@@ -122,6 +127,15 @@ func (tn *Tenant) states(now int64) TenantState {
 		s.Limits = append(s.Limits, tn.state(l.Limit, tn.emptiest(l, now), now))
 	}
 	return s
+}
+
+// waitingOf returns how many of a tenant's requests wait, before its gate and for backends.
+func (t *Table) waitingOf(tn *Tenant) int64 {
+	n := int64(tn.seat.waiting.Load())
+	for _, c := range t.backends {
+		n += c.waitingOf(tn.flow())
+	}
+	return n
 }
 
 func (tn *Tenant) state(l *Limit, slot int, now int64) LimitState {

@@ -17,11 +17,11 @@ func TestTenants(t *testing.T) {
 	r.open("initech", "/")
 	got := r.table.Tenants(r.now)
 	want := []TenantState{
-		{Name: "acme", InFlight: 1, Concurrency: 5, Limits: []LimitState{
+		{Name: "acme", InFlight: 1, Concurrency: 5, Weight: 1, Limits: []LimitState{
 			{Name: "steady", Policy: "gold", Requests: 10, Per: time.Second, Burst: 20, Available: 15, Next: 100 * time.Millisecond, Reset: 500 * time.Millisecond},
 			{Name: "dark", Policy: "gold", Requests: 1, Per: time.Minute, Burst: 1, Next: time.Minute, Reset: time.Minute, Shadow: true},
 		}},
-		{Name: "globex"},
+		{Name: "globex", Weight: 1},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("unexpected tenants (-want +got):\n%s", diff)

@@ -36,6 +36,9 @@ type Table struct {
 	allRoutes  []int
 	noRoute    *Route
 	routeNames map[string]bool // the stand-in's included
+	backends   []*capacity     // by index in Snapshot.Backends
+	waiters    *sync.Pool      // of *waiter; of all tables, and so is what follows
+	gates      *gateLines
 	limits     map[limitKey]*Limit
 
 	named    map[string]*Tenant
@@ -68,6 +71,7 @@ func Build(prev *Table, snap *policy.Snapshot, now int64, o Options) (*Table, er
 		snapshot: snap, options: o, others: new(requests),
 		plans: make(map[string]*plan), mappings: make(map[[2]*plan][]int),
 		named: make(map[string]*Tenant), released: make(map[string]*Tenant),
+		waiters: &sync.Pool{New: newWaiter}, gates: newGateLines(),
 	}
 	t.adopted.Store(notAdopted)
 	var err error
@@ -86,11 +90,13 @@ func Build(prev *Table, snap *policy.Snapshot, now int64, o Options) (*Table, er
 	}
 	if prev != nil {
 		t.generation, t.others, t.demand = prev.generation+1, prev.others, prev.demand
+		t.waiters, t.gates = prev.waiters, prev.gates
 	}
 	if t.demand == nil && t.coversUnnamed() {
 		t.demand = newDemandTable(o.AnyTenants)
 	}
 	t.buildRoutes()
+	t.buildBackends(prev)
 	t.buildNamed(prev, now)
 	t.buildUnknown(prev)
 	t.built = true
@@ -104,6 +110,7 @@ func (t *Table) Snapshot() *policy.Snapshot { return t.snapshot }
 // follow when their tenant comes.
 func (t *Table) Adopt(now int64) {
 	t.adopted.Store(now)
+	t.adoptBackends(now)
 	for _, l := range t.limits {
 		if l.shared != nil {
 			l.shared.Set(now, l.rate)

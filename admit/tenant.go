@@ -35,6 +35,8 @@ type seat struct {
 	// evicted says that the cell can no longer be found by its name. Whoever enters the gate looks at it afterwards, and
 	// whoever sets it looks at the gate and the buckets afterwards, so nobody spends from a cell that was forgotten.
 	evicted atomic.Bool
+	// waiting is how many of the tenant's requests wait before the gate: see gateLines. A cell with any is not evicted.
+	waiting atomic.Int32
 }
 
 // counters are what is counted for one tenant label.
@@ -130,13 +132,38 @@ func (tn *Tenant) label(label string, old *Tenant) {
 	tn.own = own
 }
 
+// leave ends a request that was behind the gate.
+func (tn *Tenant) leave(now int64) {
+	tn.seat.gate.Leave()
+	tn.callNext(now)
+}
+
+// callNext lets in those who wait before the gate, as far as there are places.
+func (tn *Tenant) callNext(now int64) { tn.plan.gates.next(now, tn.seat, tn.bound()) }
+
+// bound is the tenant's gate as its plan has it.
+func (tn *Tenant) bound() bound {
+	return bound{gate: &tn.seat.gate, most: tn.plan.most, generation: tn.plan.generation}
+}
+
+// flow is what the tenant is called in a backend's queue. Tenants that share a cell share a flow; the key of a plan, with
+// its spaces, is no tenant's name.
+func (tn *Tenant) flow() string {
+	if tn.name == "" {
+		return tn.plan.key
+	}
+	return tn.name
+}
+
 // restate puts the tenant's own buckets under the rates of the plan, as of now. Equal rates change nothing. Shared ones are
-// restated by Adopt alone, since a request of an older table may still make a cell.
+// restated by Adopt alone, since a request of an older table may still make a cell. Whoever waits before a gate that is
+// wider now is let in.
 func (tn *Tenant) restate(now int64) {
 	buckets := tn.buckets()
 	for i := range buckets {
 		buckets[i].Set(now, tn.plan.slots[i].limit.rate)
 	}
+	tn.callNext(now)
 }
 
 // fullIn returns how long after now every bucket of the tenant's own is full again.
@@ -148,5 +175,7 @@ func (tn *Tenant) fullIn(now int64) (longest time.Duration) {
 	return longest
 }
 
-// atRest says whether forgetting the cell would change nothing: no request in flight, every bucket of its own full.
-func (tn *Tenant) atRest(now int64) bool { return tn.seat.gate.InFlight() == 0 && tn.fullIn(now) == 0 }
+// atRest says whether forgetting the cell would change nothing: no request in flight or waiting, every bucket of its own full.
+func (tn *Tenant) atRest(now int64) bool {
+	return tn.seat.gate.InFlight() == 0 && tn.seat.waiting.Load() == 0 && tn.fullIn(now) == 0
+}

@@ -76,6 +76,8 @@ type TraceTenant struct {
 	// InFlight is the number of its requests under way, and Concurrency the most of them; 0: no bound.
 	InFlight    int64 `json:"inFlight"`
 	Concurrency int   `json:"concurrency"`
+	// Waiting is the number of its requests that wait for that bound.
+	Waiting int64 `json:"waiting,omitempty"`
 }
 
 // TraceRoute is the route that takes the request.
@@ -94,6 +96,11 @@ type TraceRoute struct {
 type TraceBackend struct {
 	Name string `json:"name"`
 	Why  string `json:"why,omitempty"`
+	// InFlight is the number of requests that it has been given, Capacity the most of them, and Waiting how many wait for a
+	// place; all 0 where it has no bound, and in what is recorded.
+	InFlight int64 `json:"inFlight,omitempty"`
+	Capacity int64 `json:"capacity,omitempty"`
+	Waiting  int64 `json:"waiting,omitempty"`
 }
 
 // What became of a rule.
@@ -151,10 +158,18 @@ type TraceTerm struct {
 	ReplacedBy *TraceReplacement `json:"replacedBy,omitempty"` // nil: it stands
 }
 
+// What a request may wait for.
+const (
+	waitsForGate    = "tenant"  // one of its tenant's requests in flight to end
+	waitsForBackend = "backend" // a place at its backend
+)
+
 // TraceVerdict is the answer.
 type TraceVerdict struct {
 	Passes bool `json:"passes"`
-	// Reason is the word of metrics and of the access log.
+	// WaitsFor is what the request waits for in a queue, tenant or backend, before anything else is known; else empty.
+	WaitsFor string `json:"waitsFor,omitempty"`
+	// Reason is the word of metrics and of the access log; empty while it waits.
 	Reason string `json:"reason"`
 	// Policy and Limit are the limit that answers; empty for a refusal by something else.
 	Policy string `json:"policy,omitempty"`

@@ -24,7 +24,7 @@ func (t *Trace) Text() string {
 	line("tenant", "%s", t.tenant())
 	line("route", "%s", t.route())
 	if t.Backend.Name != "" {
-		line("backend", "%s", strings.TrimSuffix(t.Backend.Name+": "+t.Backend.Why, ": "))
+		line("backend", "%s", t.Backend.text())
 	}
 	_ = w.Flush() // a Builder takes everything
 	t.limits(&b)
@@ -88,6 +88,9 @@ func (t *Trace) tenant() string {
 		if n.Concurrency > 0 {
 			s += fmt.Sprintf(" of %d", n.Concurrency)
 		}
+		if n.Waiting > 0 {
+			s += fmt.Sprintf(", %d waiting", n.Waiting)
+		}
 	}
 	if n.Cell != "" {
 		s += "; buckets: " + n.Cell
@@ -106,6 +109,17 @@ func (t *Trace) route() string {
 	}
 	if r.Before != "" {
 		s += fmt.Sprintf("; before %s, since %s", r.Before, r.Why)
+	}
+	return s
+}
+
+func (b *TraceBackend) text() string {
+	s := strings.TrimSuffix(b.Name+": "+b.Why, ": ")
+	if b.Capacity > 0 {
+		s += fmt.Sprintf("; %d in flight of %d", b.InFlight, b.Capacity)
+	}
+	if b.Waiting > 0 {
+		s += fmt.Sprintf(", %d waiting", b.Waiting)
 	}
 	return s
 }
@@ -192,6 +206,12 @@ func (t *Trace) terms(b *strings.Builder) {
 func (v *TraceVerdict) text() string {
 	if v.Passes {
 		return "passes"
+	}
+	switch v.WaitsFor {
+	case waitsForGate:
+		return "waits in the queue of its tenant, until one of the tenant's requests has ended"
+	case waitsForBackend:
+		return "waits in the queue of its backend, for its turn"
 	}
 	s := "refused: " + v.Reason
 	if v.Limit != "" {

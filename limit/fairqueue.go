@@ -76,10 +76,10 @@ func (q *FairQueue) Push(e *Entry, name string, weight, deadline int64, most int
 		panic("BUG: FairQueue.Push of an entry that waits")
 	}
 	f := q.flows[name]
+	if !q.Takes(name, weight, most) {
+		return e
+	}
 	if q.waiting >= most {
-		if q.waiting == 0 || !heavier(q.heaviest.items[0], f, weight) {
-			return e
-		}
 		dropped = q.heaviest.items[0].first
 		q.Remove(dropped)
 		f = q.flows[name] // the queue may have become empty, which ends all flows
@@ -92,6 +92,11 @@ func (q *FairQueue) Push(e *Entry, name string, weight, deadline int64, most int
 	e.deadline = deadline
 	q.soonest.push(e)
 	return dropped
+}
+
+// Takes says whether Push would take an entry now, of a flow with that weight.
+func (q *FairQueue) Takes(name string, weight int64, most int) bool {
+	return q.waiting < most || q.waiting > 0 && heavier(q.heaviest.items[0], q.flows[name], weight)
 }
 
 // Pop returns the entry whose turn it is; nil when none waits. The caller has taken out those that have expired.
