@@ -6,7 +6,7 @@ import (
 	"weir/admit"
 )
 
-// flight is a request that has passed and is not over.
+// flight is a request that is not over: it has passed, or waits.
 type flight struct {
 	request int // index
 	match   admit.Match
@@ -23,12 +23,12 @@ func (f *flights) Len() int { return len(f.queue) }
 // next is when the next one lands.
 func (f *flights) next() int64 { return f.queue[0].lands }
 
-func (f *flights) add(one flight) { heap.Push(&f.queue, one) }
+func (f *flights) add(one *flight) { heap.Push(&f.queue, one) }
 
-func (f *flights) take() flight { return heap.Pop(&f.queue).(flight) }
+func (f *flights) take() *flight { return heap.Pop(&f.queue).(*flight) }
 
 // flightQueue implements heap.Interface.
-type flightQueue []flight
+type flightQueue []*flight
 
 func (q flightQueue) Len() int { return len(q) }
 
@@ -41,12 +41,12 @@ func (q flightQueue) Less(i, j int) bool {
 
 func (q flightQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
 
-func (q *flightQueue) Push(x any) { *q = append(*q, x.(flight)) }
+func (q *flightQueue) Push(x any) { *q = append(*q, x.(*flight)) }
 
 func (q *flightQueue) Pop() any {
 	last := len(*q) - 1
 	f := (*q)[last]
-	(*q)[last] = flight{} // let go of the table's cells
+	(*q)[last] = nil // let go of the table's cells
 	*q = (*q)[:last]
 	return f
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -86,6 +87,7 @@ type run struct {
 	table    *admit.Table
 	events   []event
 	flights  flights
+	waiting  []*flight // in a queue, the first to come first
 	requests []Request
 	levels   []int64 // by expectation: tokens at the time that it names
 	seen     []bool  // by expectation: there was such a bucket
@@ -103,7 +105,7 @@ func (r *run) schedule(g *policy.TestRequests) {
 func (r *run) play(c *policy.TestCase) {
 	for i := range r.events {
 		e := &r.events[i]
-		r.land(e.at)
+		r.advance(e.at)
 		switch e.kind {
 		case arrive:
 			r.arrive(e.at, e.group)
@@ -111,23 +113,20 @@ func (r *run) play(c *policy.TestCase) {
 			r.levels[e.index], r.seen[e.index] = r.level(e.at, &c.Expect[e.index])
 		}
 	}
-	for r.flights.Len() > 0 {
-		r.land(r.flights.next())
+	for at, more := r.next(); more; at, more = r.next() {
+		r.advance(at)
 	}
 }
 
 // arrive decides on one request.
 func (r *run) arrive(now int64, g *policy.TestRequests) {
-	req := requestOf(g)
-	m := r.match(now, g, req)
-	r.before = r.table.Decisions(&m, r.before[:0])
-	v := r.table.Decide(now, &m)
-	r.after = r.table.Decisions(&m, r.after[:0])
-
+	m := r.match(now, g, requestOf(g))
 	index := len(r.requests)
 	r.requests = append(r.requests, Request{At: time.Duration(now - begin), Tenant: string(m.Identity), Route: m.Route.Name()})
-	r.note(index)
-	r.decided(now, flight{request: index, match: m, verdict: v, takes: int64(g.Takes)})
+	f := &flight{request: index, match: m, takes: int64(g.Takes)}
+	r.noting(f, func() { f.verdict = r.table.Decide(now, &f.match) })
+	r.decided(now, f)
+	r.resume(now) // one that waits may have been pushed out
 }
 
 func (r *run) match(now int64, g *policy.TestRequests, req *admit.Request) admit.Match {
@@ -137,36 +136,80 @@ func (r *run) match(now int64, g *policy.TestRequests, req *admit.Request) admit
 	return r.table.Match(now, req)
 }
 
-// decided notes a verdict, and lets the request fly when it passed.
-func (r *run) decided(now int64, f flight) {
+// decided notes a verdict, and lets the request fly when it passed, or wait.
+func (r *run) decided(now int64, f *flight) {
+	if f.verdict.Waits() {
+		r.waiting = append(r.waiting, f)
+		return
+	}
 	q := &r.requests[f.request]
 	q.Reason, q.Retry = f.verdict.Reason, f.verdict.RetryAfter
 	if l := f.verdict.Limit; l != nil {
 		q.Limit = l.Policy() + "/" + l.Name()
 	}
 	if f.verdict.Reason != admit.Passed {
-		r.table.Settle(&f.match, &f.verdict, admit.Outcome{Reason: f.verdict.Reason, Status: f.verdict.Reason.Status()})
+		r.table.Settle(&f.match, &f.verdict, admit.Outcome{Reason: f.verdict.Reason, Status: f.verdict.Reason.Status(), Now: now})
 		return
 	}
 	f.lands = now + f.takes
 	r.flights.add(f)
 }
 
-// land ends the requests whose time has come.
-func (r *run) land(now int64) {
-	for r.flights.Len() > 0 && r.flights.next() <= now {
-		f := r.flights.take()
-		r.table.Settle(&f.match, &f.verdict, admit.Outcome{Status: 200})
+// next is when something happens next by itself: a request lands, or has waited for as long as it may.
+func (r *run) next() (at int64, more bool) {
+	at = math.MaxInt64
+	if r.flights.Len() > 0 {
+		at, more = r.flights.next(), true
+	}
+	for _, f := range r.waiting {
+		at, more = min(at, f.verdict.Until()), true
+	}
+	return at, more
+}
+
+// advance lets all of that happen up to now, in its order.
+func (r *run) advance(now int64) {
+	for at, more := r.next(); more && at <= now; at, more = r.next() {
+		for r.flights.Len() > 0 && r.flights.next() <= at {
+			f := r.flights.take()
+			r.table.Settle(&f.match, &f.verdict, admit.Outcome{Status: 200, Now: at, Latency: time.Duration(f.takes)})
+		}
+		r.resume(at)
 	}
 }
 
-// note takes down what the limits said of a request.
-func (r *run) note(request int) {
+// resume goes on with the requests that wait and for which there is news, or whose time is over.
+func (r *run) resume(now int64) {
+	for i := 0; i < len(r.waiting); {
+		f := r.waiting[i]
+		if len(f.verdict.Ready()) == 0 && now < f.verdict.Until() {
+			i++
+			continue
+		}
+		r.noting(f, func() {
+			select {
+			case <-f.verdict.Ready():
+			default:
+			}
+			r.table.Resume(now, &f.match, &f.verdict)
+		})
+		r.waiting = slices.Delete(r.waiting, i, i+1)
+		r.decided(now, f)
+		i = 0 // it may have called others
+	}
+}
+
+// noting takes down what the limits say of a request while do decides on it.
+func (r *run) noting(f *flight, do func()) {
+	r.before = r.table.Decisions(&f.match, r.before[:0])
+	do()
+	r.after = r.table.Decisions(&f.match, r.after[:0])
 	for i := range r.after {
 		a, b := &r.after[i], &r.before[i]
 		s := said{a.Policy + "/" + a.Limit, int(a.Allow - b.Allow), int(a.Deny - b.Deny), int(a.ShadowDeny - b.ShadowDeny)}
 		if s.allow+s.deny+s.shadowDeny > 0 {
-			r.requests[request].said = append(r.requests[request].said, s)
+			q := &r.requests[f.request]
+			q.said = append(q.said, s)
 		}
 	}
 }

@@ -37,6 +37,23 @@ metadata: {name: rest}
 spec: {match: [{path: /*}], backend: orders}
 ---
 apiVersion: weir.dev/v1alpha1
+kind: Backend
+metadata: {name: small}
+spec: {endpoints: [{address: "127.0.0.1:9001"}], capacity: {concurrency: 2, queue: 4, queueTimeout: 1s}}
+---
+apiVersion: weir.dev/v1alpha1
+kind: Route
+metadata: {name: small}
+spec: {match: [{path: /small}], backend: small}
+---
+apiVersion: weir.dev/v1alpha1
+kind: TenantPolicy
+metadata: {name: patient}
+spec:
+  tenants: {names: [patient]}
+  concurrency: {max: 2, queue: 2, queueTimeout: 1s}
+---
+apiVersion: weir.dev/v1alpha1
 kind: TenantPolicy
 metadata: {name: everybody}
 spec:
@@ -106,6 +123,14 @@ func TestMet(t *testing.T) {
 		"{allowed: 29, denied: 0}")
 	f("{tenant: acme, every: 100ms, takes: 3s, count: 40}", "{until: 3s, allowed: 30}, {from: 3s, allowed: 10}")
 	f("{tenant: acme, every: 100ms, takes: 3001ms, count: 40}", "{until: 3s, allowed: 30}, {from: 3s, until: 3100ms, denied: 1}, {reason: concurrency, denied: 1}, {allowed: 39}")
+	// A queue before the gate: there is room for two to wait, and not for ever.
+	f("{tenant: patient, takes: 400ms, count: 5}", "{allowed: 4, denied: 1}, {reason: concurrency, denied: 1}")
+	f("{tenant: patient, takes: 1500ms, count: 4}", "{allowed: 2}, {reason: concurrency, denied: 2}")
+	f("{tenant: patient, takes: 400ms, count: 4}", "{limit: everybody/steady, allowed: 4}, {tenant: patient, limit: everybody/steady, at: 0s, available: 18}")
+	// A backend that is full: the lighter tenant pushes out who has waited longest, and what was spent comes back.
+	f("{tenant: loud, path: /small, takes: 400ms, count: 8}, {tenant: quiet, path: /small, takes: 400ms, at: 100ms}",
+		"{tenant: loud, allowed: 5, denied: 3}, {tenant: quiet, allowed: 1, denied: 0}, {reason: overload, denied: 3}, {tenant: loud, limit: everybody/steady, at: 0s, available: 14}")
+	f("{tenant: loud, path: /small, takes: 1500ms, count: 3}", "{allowed: 2}, {reason: overload, denied: 1}")
 	// A year, in no time.
 	f("{tenant: acme, every: 24h, count: 365}", "{allowed: 365}")
 }
@@ -136,7 +161,7 @@ func TestNotMet(t *testing.T) {
 	f("{tenant: acme}", "{tenant: acme, limit: gold/extra, at: 0s, available: 100}", `0 available: gold/extra does not apply to tenant "acme"`)
 	// Filters that nothing fits would be met by 0.
 	f("{tenant: acme}", "{tenant: acne, denied: 0}", `0 tenant: no request of the case is from tenant "acne"`)
-	f("{tenant: acme}", "{route: pays, denied: 0}", `0 route: no Route is named "pays"; there are pay, rest`)
+	f("{tenant: acme}", "{route: pays, denied: 0}", `0 route: no Route is named "pays"; there are pay, rest, small`)
 	f("{tenant: acme}", "{limit: everybody/stead, denied: 0}", `0 limit: there is no limit "everybody/stead"; there are everybody/steady, everybody/payments, everybody/dark, gold/extra`)
 	if got := ran(t, "{tenant: acme}", "{reason: limitd, denied: 0}").Failures; len(got) != 1 || !strings.HasPrefix(got[0].Message, `"limitd" is not a reason; the reasons are no_identity,`) {
 		t.Errorf("unexpected failures: %+v", got)
