@@ -69,11 +69,11 @@ func newAdminRig(t *testing.T) *adminRig {
 		Ready:    func() []Check { return r.checks },
 		Tenants: func(name string) TenantList {
 			list := TenantList{OnDemand: 7, Capacity: 65536, Tenants: []Tenant{
-				{Name: "acme", InFlight: 3, Concurrency: 50, Limits: []TenantLimit{
+				{Name: "acme", InFlight: 3, Waiting: 2, Concurrency: 50, Weight: 4, Limits: []TenantLimit{
 					{Policy: "gold", Name: "steady", Requests: 1000, Per: "1s", Burst: 2000, Available: 1999},
 					{Policy: "all", Name: "trial", Requests: 5, Per: "1m0s", Burst: 5, Available: 0, Shadow: true},
 					{Policy: "gold", Name: "traffic", Bytes: 10 << 20, Per: "1s", Burst: 20 << 20, Available: 5}}},
-				{Name: "globex"}}}
+				{Name: "globex", Weight: 1}}}
 			if name != "" {
 				list.Tenants = list.Tenants[:1]
 			}
@@ -238,9 +238,9 @@ func TestAdminProblems(t *testing.T) {
 
 func TestAdminTenants(t *testing.T) {
 	r := newAdminRig(t)
-	r.want("GET", "/tenants", "", 200, "TENANT  IN FLIGHT", "acme    3 of 50    gold/steady", "1000/1s", "2000", "1999", "all/trial (shadow)",
+	r.want("GET", "/tenants", "", 200, "TENANT  WEIGHT  IN FLIGHT", "acme    4       3 of 50, 2 waiting  gold/steady", "1000/1s", "2000", "1999", "all/trial (shadow)",
 		"gold/traffic", "10MiB/1s", "20971520",
-		"globex  0          none", "and 7 tenants on demand, of at most 65536\n")
+		"globex  1       0                   none", "and 7 tenants on demand, of at most 65536\n")
 	var got TenantList
 	r.json("/tenants?tenant=acme", 200, &got)
 	if len(got.Tenants) != 1 || got.Tenants[0].Limits[0].Available != 1999 || got.OnDemand != 7 {

@@ -27,8 +27,12 @@ type TenantList struct {
 type Tenant struct {
 	Name     string `json:"name"`
 	InFlight int64  `json:"inFlight"`
+	// Waiting are requests that wait for the tenant's gate or for a backend; the latter are in flight as well.
+	Waiting int64 `json:"waiting"`
 	// Concurrency is the most requests in flight. 0 means no bound.
 	Concurrency int `json:"concurrency"`
+	// Weight is the tenant's part of a backend that is full, relative to that of others.
+	Weight int `json:"weight"`
 	// Limits are the effective ones, in the order in which they are asked.
 	Limits []TenantLimit `json:"limits"`
 }
@@ -152,19 +156,22 @@ func (a *admin) tenants(w http.ResponseWriter, r *http.Request) {
 	}
 	var b strings.Builder
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "TENANT\tIN FLIGHT\tLIMIT\tRATE\tBURST\tAVAILABLE")
+	fmt.Fprintln(t, "TENANT\tWEIGHT\tIN FLIGHT\tLIMIT\tRATE\tBURST\tAVAILABLE")
 	for _, tenant := range list.Tenants {
 		inFlight := fmt.Sprint(tenant.InFlight)
 		if tenant.Concurrency > 0 {
 			inFlight += fmt.Sprintf(" of %d", tenant.Concurrency)
 		}
+		if tenant.Waiting > 0 {
+			inFlight += fmt.Sprintf(", %d waiting", tenant.Waiting)
+		}
 		if len(tenant.Limits) == 0 {
-			fmt.Fprintf(t, "%s\t%s\tnone\n", tenant.Name, inFlight)
+			fmt.Fprintf(t, "%s\t%d\t%s\tnone\n", tenant.Name, tenant.Weight, inFlight)
 		}
 		for i, limit := range tenant.Limits {
-			name, flight := tenant.Name, inFlight
+			name, weight, flight := tenant.Name, fmt.Sprint(tenant.Weight), inFlight
 			if i > 0 {
-				name, flight = "", ""
+				name, weight, flight = "", "", ""
 			}
 			shadow := ""
 			if limit.Shadow {
@@ -174,8 +181,8 @@ func (a *admin) tenants(w http.ResponseWriter, r *http.Request) {
 			if limit.Bytes > 0 {
 				rate = policy.Size(limit.Bytes).String()
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s/%s%s\t%s/%s\t%d\t%d\n",
-				name, flight, limit.Policy, limit.Name, shadow, rate, limit.Per, limit.Burst, limit.Available)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s/%s%s\t%s/%s\t%d\t%d\n",
+				name, weight, flight, limit.Policy, limit.Name, shadow, rate, limit.Per, limit.Burst, limit.Available)
 		}
 	}
 	_ = t.Flush()

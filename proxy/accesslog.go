@@ -159,7 +159,7 @@ type record struct {
 	shadowPolicy, shadowLimit  string // of the limit in shadow that would have refused
 	reason, cause, by, phase   string
 	status                     int
-	duration, overhead         int64 // nanoseconds
+	duration, queued, overhead int64 // nanoseconds
 	bytesIn, bytesOut          int64
 	client                     netip.Addr
 	requestID                  []byte
@@ -208,8 +208,11 @@ func (l *AccessLog) write(r *record) {
 	if r.endpoint != "" {
 		e = e.Str("endpoint", r.endpoint)
 	}
-	e.Float64("duration_ms", millis(r.duration)).
-		Float64("overhead_ms", millis(r.overhead)).
+	e = e.Float64("duration_ms", millis(r.duration))
+	if r.queued > 0 {
+		e = e.Float64("queued_ms", millis(r.queued))
+	}
+	e.Float64("overhead_ms", millis(r.overhead)).
 		Int64("bytes_in", r.bytesIn).
 		Int64("bytes_out", r.bytesOut).
 		Bytes("client", appendAddr(client[:0], r.client)).

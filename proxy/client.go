@@ -24,8 +24,10 @@ type clientConn struct {
 	spiffeRead bool
 
 	// Of the request in progress. Whoever reads from the client owns them: the handler, or the upload until it is done.
-	waitsFor *upstream.Conn // the call to cancel when the client leaves; nil: nobody watches
+	waitsFor *upstream.Conn // the call to cancel when the client leaves; nil: none
 	use      uint64
+	queued   bool          // the request waits for its verdict, and left is told when the client leaves
+	left     chan struct{} // nil until it is needed
 	gone     bool
 	upload   *upload
 }
@@ -36,7 +38,7 @@ func (p *Proxy) newClientConn(c *wire.Conn, peer netip.Addr) *clientConn {
 	if s, ok := c.NetConn().(*secureConn); ok {
 		cc.tls = s.Conn
 	}
-	c.OnGone(cc.cancelCall)
+	c.OnGone(cc.clientLeft)
 	return cc
 }
 
@@ -55,17 +57,44 @@ func (c *clientConn) watch(uc *upstream.Conn) {
 	c.BeginWait()
 }
 
-// cancelCall is called by the guard's sweep, between watch and unwatch only.
-func (c *clientConn) cancelCall() { c.waitsFor.Cancel(c.use) }
+// watchQueued returns what tells when the client leaves, until finishCall.
+func (c *clientConn) watchQueued() <-chan struct{} {
+	if c.left == nil {
+		c.left = make(chan struct{}, 1)
+	}
+	c.queued = true
+	c.BeginWait()
+	return c.left
+}
+
+// clientLeft is called by the guard's sweep, between watch or watchQueued and finishCall only.
+func (c *clientConn) clientLeft() {
+	if !c.queued {
+		c.waitsFor.Cancel(c.use)
+		return
+	}
+	select {
+	case c.left <- struct{}{}:
+	default:
+	}
+}
 
 // finishCall ends what runs beside the handler, before the call's connection is released. It may be called again.
 func (c *clientConn) finishCall() {
 	if c.upload != nil {
 		c.upload.stop()
 	}
-	if c.waitsFor != nil {
-		c.gone = c.EndWait() || c.gone
-		c.waitsFor = nil // not before: until EndWait has returned, the sweep reads it
+	if c.waitsFor == nil && !c.queued {
+		return
+	}
+	c.gone = c.EndWait() || c.gone
+	c.waitsFor = nil // not before: until EndWait has returned, the sweep reads it
+	if c.queued {
+		c.queued = false
+		select {
+		case <-c.left:
+		default:
+		}
 	}
 }
 

@@ -78,9 +78,12 @@ func (p *Proxy) match(x *exchange) bool {
 	return true
 }
 
-// decide asks every limit that applies.
+// decide asks every limit that applies, and waits where there is a queue.
 func (p *Proxy) decide(x *exchange) bool {
 	x.verdict = x.live.table.Decide(x.now, &x.match)
+	if x.verdict.Waits() && !p.wait(x) {
+		return false
+	}
 	if x.verdict.Reason != admit.Passed {
 		x.refuse(x.verdict.Reason)
 		return false
@@ -142,16 +145,14 @@ func (p *Proxy) settle(x *exchange) {
 		x.match = x.live.table.Nobody(admit.Internal)
 	}
 	p.remember(x)
-	x.live.table.Settle(&x.match, &x.verdict, admit.Outcome{
-		Reason: x.reason, Status: x.status, Delays: x.up.Delays() | x.down.Delays(),
-	})
+	p.leave(x)
+	end := x.ended
 	if x.cause != wire.None && x.cause.Status() != statusGone && x.reason != admit.ClientGone { // who leaves is not refused
 		p.metrics.rejected[x.cause].Inc()
 	}
 	if x.match.Token != token.None {
 		p.metrics.tokens[x.match.Token].Inc()
 	}
-	end := p.clock.Now()
 	answered := end
 	if x.upgraded {
 		answered = x.toldAt // what follows is no answer any more
@@ -159,15 +160,22 @@ func (p *Proxy) settle(x *exchange) {
 	if i := x.match.Route.Index(); i >= 0 {
 		x.live.durations[i].Observe(float64(answered-x.now) / 1e9)
 	}
-	overhead := end - x.now
+	overhead := end - x.decided()
 	if x.headAt != 0 && x.toldAt != 0 {
-		overhead = (x.sentAt - x.now) - x.held + (x.toldAt - x.headAt)
+		overhead = (x.sentAt - x.decided()) - x.held + (x.toldAt - x.headAt)
 		p.metrics.overhead.Observe(float64(overhead) / 1e9)
 	}
 	p.countEnd(x)
 	if failed := x.reason != admit.Passed || x.status >= 400; wanted(&x.live.snapshot.Sidecar.AccessLog, failed) {
 		p.log(x, end, overhead)
 	}
+}
+
+// leave reads the clock for the last time, and gives up what the request held. It does, however the reading goes.
+func (p *Proxy) leave(x *exchange) {
+	x.ended = x.decided()
+	defer x.leave()
+	x.ended = p.clock.Now()
 }
 
 // letGo gives the exchange back. A defect while counting costs a line of the log, not the process.
@@ -185,7 +193,7 @@ func (p *Proxy) log(x *exchange, end, overhead int64) {
 	r.time = p.clock.Wall(x.now)
 	r.tenant, r.route, r.reason = x.match.Identity, x.match.Route.Name(), x.reason.String()
 	r.method, r.host, r.path = x.head.Method, x.head.Host, loggedPath(x.head)
-	r.status, r.duration, r.overhead = x.status, end-x.now, overhead
+	r.status, r.duration, r.queued, r.overhead = x.status, end-x.now, x.queued, overhead
 	r.bytesIn, r.bytesOut = x.bytesIn, x.bytesOut
 	r.client, r.requestID, r.endpoint = x.req.Client, x.requestID(), x.endpoint
 	if x.reason != admit.Passed {

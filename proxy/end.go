@@ -30,7 +30,7 @@ func endedBy(r admit.Reason) culprit {
 	case admit.BackendRefused, admit.BackendReset, admit.BackendProtocol, admit.ConnectTimeout, admit.ResponseTimeout,
 		admit.BodyIdleTimeout:
 		return byBackend
-	case admit.Draining, admit.Internal, admit.NoEndpoint, admit.PoolFull, admit.RequestTimeout:
+	case admit.Overload, admit.Draining, admit.Internal, admit.NoEndpoint, admit.PoolFull, admit.RequestTimeout:
 		return byProxy
 	}
 	return byPolicy

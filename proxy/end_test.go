@@ -15,7 +15,7 @@ func TestEveryReasonIsSomebodysDoing(t *testing.T) {
 		byClient: {admit.BadRequest, admit.ClientGone, admit.ClientBody, admit.ClientBodyTooLong, admit.ClientTimeout},
 		byBackend: {admit.BackendRefused, admit.BackendReset, admit.BackendProtocol, admit.ConnectTimeout, admit.ResponseTimeout,
 			admit.BodyIdleTimeout},
-		byProxy: {admit.Draining, admit.Internal, admit.NoEndpoint, admit.PoolFull, admit.RequestTimeout},
+		byProxy: {admit.Overload, admit.Draining, admit.Internal, admit.NoEndpoint, admit.PoolFull, admit.RequestTimeout},
 	}
 	seen := 1 // Passed
 	for by, reasons := range want {

@@ -5,6 +5,9 @@ import (
 	"encoding/hex"
 	"math/rand/v2"
 	"net/netip"
+	"time"
+
+	"github.com/valyala/fasthttp"
 
 	"weir/admit"
 	"weir/proxy/upstream"
@@ -19,6 +22,7 @@ type exchange struct {
 	head *wire.Head
 
 	now      int64 // the door's reading of the clock
+	queued   int64 // how long it has waited for its verdict; 0: not at all
 	deadline int64 // end of the whole request; 0: none
 	req      admit.Request
 	trusted  bool // the peer is a trusted proxy: what it says of others is believed
@@ -45,6 +49,7 @@ type exchange struct {
 	sentAt   int64  // the request left for the backend; 0: it did not
 	headAt   int64  // the answer's head was there
 	toldAt   int64  // the answer's head was passed on
+	ended    int64  // all was over
 	held     int64  // how long limits in bytes kept the request from leaving
 	bytesIn  int64
 	bytesOut int64
@@ -148,6 +153,30 @@ func (x *exchange) refuse(r admit.Reason) {
 			x.status = s
 		}
 	}
+}
+
+// decided is when it was known whether the request may pass.
+func (x *exchange) decided() int64 { return x.now + x.queued }
+
+// leave gives up what the request holds of its tenant's and its backend's, or its turn where it waits for that.
+func (x *exchange) leave() {
+	x.live.table.Settle(&x.match, &x.verdict, admit.Outcome{
+		Reason: x.reason, Status: x.status, Delays: x.up.Delays() | x.down.Delays(), Now: x.ended, Latency: x.latency(),
+	})
+}
+
+// latency is how long the backend took for the head of its answer, as far as that says how fast it is; 0: it does not. One that
+// was late took as long as it was waited for. A failure that may have come at once says nothing.
+func (x *exchange) latency() time.Duration {
+	switch {
+	case x.sentAt == 0:
+		return 0
+	case x.headAt != 0 && (x.status < fasthttp.StatusBadGateway || x.status > fasthttp.StatusGatewayTimeout):
+		return time.Duration(x.headAt - x.sentAt)
+	case x.reason == admit.ResponseTimeout || x.headAt == 0 && x.reason == admit.RequestTimeout:
+		return time.Duration(x.ended - x.sentAt)
+	}
+	return 0
 }
 
 // endCall ends what runs beside the handler and gives the backend's connection back. It may be called again.

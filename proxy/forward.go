@@ -11,7 +11,7 @@ import (
 // forward sends the request to its backend and passes the answer on. False means that nothing was passed on and x says why.
 func (p *Proxy) forward(x *exchange) bool {
 	backend := x.live.backends.Backend(x.match.Backend)
-	call := upstream.Call{Now: x.now, Deadline: x.deadline, Tenant: x.match.Tenant.Name()}
+	call := upstream.Call{Now: x.decided(), Deadline: x.deadline, Tenant: x.match.Tenant.Name()}
 	if !x.conn.BodyDone() && backend.Crowded(call) && !p.gather(x) {
 		return false
 	}

@@ -302,10 +302,11 @@ func TestUnknownTenants(t *testing.T) {
 			document("TenantPolicy", "gold", "tenants: {names: [acme]}"),
 			document("TenantPolicy", "rest", "tenants: {unknown: true}", oneAnHour)), "unknownTenant: Shared", "unknownTenant: "+mode, 1)
 		s := serve(t, text)
-		for range 2 { // the second tells a limit from none
+		for i := range 2 { // the second tells a limit from none
 			c := s.dial() // a broken claim ends its connection
 			c.say(request)
 			c.answer("GET")
+			s.logged(i + 1)
 		}
 		line := s.logged(2)[1]
 		if line["status"] != float64(status) || line.text("reason") != reason || line.text("tenant") != tenant {

@@ -16,6 +16,7 @@ import (
 type metrics struct {
 	duration       *prometheus.HistogramVec
 	overhead       prometheus.Histogram
+	queued         [queueCount]prometheus.Observer
 	rejected       [wire.CauseCount]prometheus.Counter
 	tokens         [token.FaultCount]prometheus.Counter
 	panics         prometheus.Counter
@@ -49,6 +50,17 @@ func newMetrics(reg prometheus.Registerer, log *AccessLog, connections func() fl
 			Name: "weir_accept_failures_total",
 			Help: "Times no connection could be accepted for want of file descriptors or memory.",
 		}),
+	}
+	queued := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:                            "weir_queue_seconds",
+		Help:                            "Time that requests waited for their tenant's gate or for a backend, of those that waited.",
+		Buckets:                         []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		NativeHistogramBucketFactor:     1.1,
+		NativeHistogramMaxBucketNumber:  100,
+		NativeHistogramMinResetDuration: time.Hour,
+	}, []string{"queue"})
+	for q := range m.queued {
+		m.queued[q] = queued.WithLabelValues(queue(q).String())
 	}
 	rejected := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "weir_wire_rejected_total",
@@ -86,7 +98,7 @@ func newMetrics(reg prometheus.Registerer, log *AccessLog, connections func() fl
 		Help: "Client connections that are open.",
 	}, connections)
 	var errs error
-	for _, c := range []prometheus.Collector{m.duration, m.overhead, m.panics, m.acceptFailures, rejected, tokens, ends, dropped, open} {
+	for _, c := range []prometheus.Collector{m.duration, m.overhead, queued, m.panics, m.acceptFailures, rejected, tokens, ends, dropped, open} {
 		errs = errors.Join(errs, reg.Register(c))
 	}
 	return m, errs

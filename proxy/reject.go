@@ -36,6 +36,8 @@ func problemOf(r admit.Reason) problem {
 		return problem{quotaExceeded, "Request exceeds the limit", "The request costs more than the limit ever holds; waiting does not help.", "http_request_denied"}
 	case admit.Concurrency:
 		return problem{quotaExceeded, "Too many requests in flight", "Wait until an earlier request has been answered.", "http_request_denied"}
+	case admit.Overload:
+		return problem{reducedCapacity, "Backend overloaded", "The service behind this proxy has as many requests as it can take; send again in a moment.", "connection_limit_reached"}
 	case admit.BadRequest:
 		return problem{noParticularKind, "Bad request", "The request breaks HTTP/1.1 or the bounds of this service.", "http_request_error"}
 	case admit.Draining:
@@ -93,12 +95,12 @@ func (p *Proxy) reject(ctx *fasthttp.RequestCtx, x *exchange) {
 	switch x.reason {
 	case admit.Limited, admit.TooCostly, admit.Concurrency:
 		limited = true
-		x.limits = x.live.table.Limits(x.now, &x.match, x.limits[:0])
+		x.limits = x.live.table.Limits(x.decided(), &x.match, x.limits[:0])
 		x.text = x.verdict.TellRefused(x.text, x.match.Tenant.Plan().Reject.Headers, x.limits, rand.Float64(), h.SetBytesV)
 	case admit.NoIdentity:
 		h.Set("WWW-Authenticate", x.live.table.Challenge(&x.match)) // RFC 9110 asks for one with every 401
-	case admit.Draining, admit.NoEndpoint, admit.PoolFull:
-		h.Set("Retry-After", "1") // there is no telling; it may be over at once
+	case admit.Draining, admit.NoEndpoint, admit.PoolFull, admit.Overload:
+		h.Set("Retry-After", admit.SoonRetry) // there is no telling; it may be over at once
 	case admit.BadRequest:
 		if x.status == fasthttp.StatusMethodNotAllowed {
 			h.Set("Allow", methods) // and for this with every 405

@@ -124,7 +124,7 @@ func (p *Proxy) drainAll() error {
 		err = fmt.Errorf("cannot finish %d connections within timeouts.drain (%v): cut", requests, timeout)
 	}
 	close(p.cutOff)
-	p.live.Load().backends.Close() // whoever still waits for an answer gets ours
+	p.live.Load().backends.Close() // whoever still waits, in a queue or for an answer, gets ours
 	if !p.allClosed(lastWords) {
 		p.guard.CloseAll()
 		p.allClosed(lastWords)

@@ -106,6 +106,6 @@ func headOf(q admit.Inquiry, settings *wire.Settings) (*wire.Head, error) {
 func (p *Proxy) remember(x *exchange) {
 	denied := x.match.Reason != admit.Passed || x.verdict.Reason != admit.Passed
 	if denied && x.head.Fault == wire.None && x.reason != admit.Internal {
-		p.recent.Remember(x.live.table, x.now, x.requestID(), &x.req, &x.match, &x.verdict, x.status)
+		p.recent.Remember(x.live.table, x.decided(), x.requestID(), &x.req, &x.match, &x.verdict, x.status)
 	}
 }

@@ -28,7 +28,7 @@ func (p *process) tenants(name string) control.TenantList {
 }
 
 func shownTenant(s *admit.TenantState) control.Tenant {
-	t := control.Tenant{Name: s.Name, InFlight: s.InFlight, Concurrency: s.Concurrency}
+	t := control.Tenant{Name: s.Name, InFlight: s.InFlight, Waiting: s.Waiting, Concurrency: s.Concurrency, Weight: s.Weight}
 	for _, l := range s.Limits {
 		shown := control.TenantLimit{
 			Policy: l.Policy, Name: l.Name, Per: l.Per.String(), Burst: l.Burst, Available: l.Available, Shadow: l.Shadow,
