@@ -39,8 +39,8 @@ func heapInUse() uint64 {
 	return m.HeapAlloc
 }
 
-// Ten million random names in ten seconds against a table of the usual size: memory stays within its capacity, and the buckets of those who
-// were there before hold to the token what they would hold without a flood.
+// Ten million random names in ten seconds against a table of the usual size: memory stays within its capacity, and the buckets of
+// those who were there before hold to the token what they would hold without a flood.
 func TestFloodOfTenMillion(t *testing.T) {
 	const (
 		victims  = 500
