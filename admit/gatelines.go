@@ -48,22 +48,16 @@ func (g *gateLines) join(now int64, w *waiter, s *seat, room int, b bound) waitS
 
 // next calls those before a gate who can have a place now.
 func (g *gateLines) next(now int64, s *seat, b bound) {
-	if s.waiting.Load() == 0 {
-		return
-	}
-	h := g.of(s)
-	h.mu.Lock()
-	l := h.lines[s]
-	if l == nil {
-		h.mu.Unlock()
-		return
-	}
-	defer l.unlock()
-	l.next(now, b)
+	g.visit(s, func(l *line) { l.next(now, b) })
 }
 
 // expire sends away those before a gate whose time is over.
 func (g *gateLines) expire(now int64, s *seat) {
+	g.visit(s, func(l *line) { l.expire(now) })
+}
+
+// visit calls f with the line before a gate, locked, when somebody waits there.
+func (g *gateLines) visit(s *seat, f func(*line)) {
 	if s.waiting.Load() == 0 {
 		return
 	}
@@ -75,7 +69,7 @@ func (g *gateLines) expire(now int64, s *seat) {
 		return
 	}
 	defer l.unlock()
-	l.expire(now)
+	f(l)
 }
 
 // forget takes away a line in which nobody waits. An empty queue remembers nothing.

@@ -16,18 +16,6 @@ func bytesLimit(terms string) string { return limited("limits: [{name: traffic, 
 
 const patient = "timeouts: {request: 0s}"
 
-// counting counts what is read through it.
-type counting struct {
-	io.Reader
-	n atomic.Int64
-}
-
-func (c *counting) Read(p []byte) (int, error) {
-	n, err := c.Reader.Read(p)
-	c.n.Add(int64(n))
-	return n, err
-}
-
 // endless says bytes until nobody takes them any more, in chunks if so.
 func endless(c *peer, chunked bool) {
 	piece := strings.Repeat("x", 10_000)
