@@ -91,8 +91,12 @@ last 1,024 refusals. The id is in the answer's X-Request-Id, in its body and in 
 
 // check reports what can be known to be wrong before anybody is asked.
 func (o *whyOptions) check() error {
-	if o.inquiry.RequestID == "" && o.inquiry.Path == "" {
+	switch {
+	case o.inquiry.RequestID != "":
+	case o.inquiry.Path == "":
 		return errors.New("nothing to explain: describe a request with --path and --tenant, or name one that was refused with --request-id")
+	case o.inquiry.Path[0] != '/':
+		return fmt.Errorf("cannot use --path %q: want one that begins with /", o.inquiry.Path)
 	}
 	return nil
 }
