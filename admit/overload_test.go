@@ -275,3 +275,41 @@ func TestNoOverload(t *testing.T) {
 		t.Errorf("unexpected refusals or waits: got %v refused, and the longest took %v; want none, and 10ms", a.refused, a.percentile(1))
 	}
 }
+
+// A backend whose capacity is found becomes half as fast under twice the load it can take, again and again. It goes on answering
+// nearly as much as it still can, from the first moment, and all of it soon after, and nobody has to do anything.
+func TestBrownOut(t *testing.T) {
+	const workers, service, length = 20, 10 * time.Millisecond, 5 * time.Second
+	w := newWorld(t, 4, `
+Backend main {endpoints: [{address: 127.0.0.1:9000}], capacity: {adaptive: true, queue: 200, queueTimeout: 200ms}}
+TenantPolicy all {tenants: {any: true}}`)
+	slow := time.Duration(1)
+	w.service = w.workers(workers, func() time.Duration {
+		return time.Duration((0.9+0.2*w.random.Float64())*float64(service)) * slow
+	})
+	w.send("heavy", w.exponential(service/workers/2))
+	w.send("light", w.exponential(service))
+	served := func(unseen, seen time.Duration) float64 {
+		heavy, light := w.senders["heavy"], w.senders["light"]
+		heavy.served, light.served = nil, nil
+		w.run(unseen, seen)
+		return float64(len(heavy.served)+len(light.served)) * float64(service*slow) / workers / float64(seen)
+	}
+	served(length, 0) // it is found
+	for round := range 3 {
+		slow = 2
+		brown := served(0, length)
+		slow = 1
+		after := served(2*time.Second, length)
+		t.Logf("round %d: %.3f of half the speed, %.3f of the whole two seconds later", round, brown, after)
+		if brown < 0.9 {
+			t.Errorf("round %d: unexpected goodput at half the speed: got %.3f of it, want at least 0.9", round, brown)
+		}
+		if after < 0.95 {
+			t.Errorf("round %d: unexpected goodput afterwards: got %.3f, want at least 0.95", round, after)
+		}
+		if light := w.senders["light"]; light.refusals() > 0 {
+			t.Errorf("round %d: unexpected refusals of the light one: %v", round, light.refused)
+		}
+	}
+}
