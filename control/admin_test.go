@@ -68,7 +68,7 @@ func newAdminRig(t *testing.T) *adminRig {
 		Status:   func() Status { return r.status },
 		Ready:    func() []Check { return r.checks },
 		Tenants: func(name string) TenantList {
-			list := TenantList{OnDemand: 7, Capacity: 65536, Tenants: []Tenant{
+			list := TenantList{OnDemand: 7, Overflow: 1, Capacity: 65536, Tenants: []Tenant{
 				{Name: "acme", InFlight: 3, Waiting: 2, Concurrency: 50, Weight: 4, Limits: []TenantLimit{
 					{Policy: "gold", Name: "steady", Requests: 1000, Per: "1s", Burst: 2000, Available: 1999},
 					{Policy: "all", Name: "trial", Requests: 5, Per: "1m0s", Burst: 5, Available: 0, Shadow: true},
@@ -240,10 +240,10 @@ func TestAdminTenants(t *testing.T) {
 	r := newAdminRig(t)
 	r.want("GET", "/tenants", "", 200, "TENANT  WEIGHT  IN FLIGHT", "acme    4       3 of 50, 2 waiting  gold/steady", "1000/1s", "2000", "1999", "all/trial (shadow)",
 		"gold/traffic", "10MiB/1s", "20971520",
-		"globex  1       0                   none", "and 7 tenants on demand, of at most 65536\n")
+		"globex  1       0                   none", "and 7 tenants on demand, of at most 65536\n", "newcomers share buckets")
 	var got TenantList
 	r.json("/tenants?tenant=acme", 200, &got)
-	if len(got.Tenants) != 1 || got.Tenants[0].Limits[0].Available != 1999 || got.OnDemand != 7 {
+	if len(got.Tenants) != 1 || got.Tenants[0].Limits[0].Available != 1999 || got.OnDemand != 7 || got.Overflow != 1 {
 		t.Errorf("got %+v", got)
 	}
 }

@@ -20,6 +20,8 @@ type TenantList struct {
 	Tenants []Tenant `json:"tenants"`
 	// OnDemand is the number of tenants that have state without being named, and Capacity how many there can be.
 	OnDemand int `json:"onDemand"`
+	// Overflow is the number of cells in use that newcomers share because there was no room for their own.
+	Overflow int `json:"overflow"`
 	Capacity int `json:"capacity"`
 }
 
@@ -187,6 +189,9 @@ func (a *admin) tenants(w http.ResponseWriter, r *http.Request) {
 	}
 	_ = t.Flush()
 	fmt.Fprintf(&b, "and %d tenants on demand, of at most %d\n", list.OnDemand, list.Capacity)
+	if list.Overflow > 0 {
+		b.WriteString("newcomers share buckets, since there is no room for more; name your tenants, or let their names come from what cannot be made up\n")
+	}
 	writeText(w, http.StatusOK, b.String())
 }
 

@@ -13,7 +13,7 @@ import (
 func (p *process) tenants(name string) control.TenantList {
 	table, now := p.proxy.Table(), p.clock.Now()
 	demand := table.OnDemand(now)
-	list := control.TenantList{OnDemand: demand.Cells, Capacity: demand.Capacity}
+	list := control.TenantList{OnDemand: demand.Cells, Overflow: demand.Overflow, Capacity: demand.Capacity}
 	states := []admit.TenantState{}
 	if name == "" {
 		states = table.Tenants(now)
