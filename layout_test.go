@@ -39,9 +39,10 @@ const (
 	spiffeid   = "github.com/spiffe/go-spiffe/v2/spiffeid" // the syntax of SPIFFE IDs, and nothing else of that module
 )
 
-// rooms is the whole house. The arrows point down: cmd → proxy, control → admit → policy, limit.
+// rooms is the whole house. The arrows point down: cmd → proxy, control → admit → policy, limit, breaker.
 var rooms = map[string]room{
-	"weir/limit": {},
+	"weir/limit":   {},
+	"weir/breaker": {},
 	"weir/policy": {
 		outside: []string{yaml, jose, spiffeid},
 	},
@@ -129,10 +130,10 @@ var bans = []struct {
 		reason: "registries are passed in: two sidecars in one test process must not share one",
 	},
 	{
-		what:   "the leaf knows more than numbers and time",
-		in:     exactly("weir/limit"),
+		what:   "a leaf knows more than numbers and time",
+		in:     anyOf("weir/limit", "weir/breaker"),
 		banned: func(imp string) bool { return !isStd(imp) },
-		reason: "a limiter that can be read on its own can be trusted on its own",
+		reason: "a limiter or a breaker that can be read on its own can be trusted on its own",
 	},
 	{
 		what:   "the nouns do something",
