@@ -27,19 +27,20 @@ func (q *QPS) corridor(baseline float64) (low, high float64) {
 // calls are refused, only every other rate enters the ring. So a new level needs a whole baseline to be more than half
 // of it, and with that the median; what ends sooner does not move the median out of what was usual.
 type detector struct {
-	rates   [slots]float64 // the first held are in use; at is the oldest once all parts are
-	held    int
-	at      int
-	median  float64
-	sum     float64 // of the samples of the part under way
-	samples int
-	skipped bool // the last part, while only every other one enters
-
 	begun           int64 // the sample under way
 	offered, passed int64 // in it
 	run             int   // samples in a row that speak for a change
 	degraded        bool
+	skipped         bool    // the last part, while only every other one enters
 	last            Numbers // of the last sample; its rates only
+
+	median  float64
+	sum     float64 // of the samples of the part under way
+	samples int
+	held    int            // parts in use
+	at      int            // the next to be written: the oldest, once all are in use
+	rates   [slots]float32 // a ring
+	sorted  [slots]float32 // the same by size, so that a median costs no sort
 }
 
 // step adds what was counted since the last step. bounded says that calls are being refused.
@@ -68,7 +69,7 @@ func (d *detector) step(q *QPS, now int64, c Counts, bounded bool) Cause {
 // restart forgets the past, which says nothing about the present any more.
 func (d *detector) restart(now int64) Cause {
 	was := d.degraded
-	*d = detector{begun: now, last: Numbers{Offered: d.last.Offered, Rate: d.last.Rate}}
+	*d = detector{begun: now, last: d.last}
 	if was {
 		return Gap
 	}
@@ -108,33 +109,38 @@ func (d *detector) learn(q *QPS, rate float64, bounded bool) {
 	if d.samples < q.perSlot() {
 		return
 	}
-	mean := d.sum / float64(d.samples)
+	mean := float32(d.sum / float64(d.samples))
 	d.sum, d.samples = 0, 0
 	if d.skipped = bounded && !d.skipped; d.skipped {
 		return
 	}
+	sorted := d.sorted[:d.held]
+	if d.held == q.parts() {
+		i, _ := slices.BinarySearch(sorted, d.rates[d.at])
+		sorted = slices.Delete(sorted, i, i+1)
+	}
+	i, _ := slices.BinarySearch(sorted, mean)
+	sorted = slices.Insert(sorted, i, mean)
 	d.rates[d.at] = mean
 	d.at = (d.at + 1) % q.parts()
-	d.held = min(d.held+1, q.parts())
-	d.settle()
+	d.held = len(sorted)
+	d.median = middle(sorted)
 }
 
-// settle finds the median.
-func (d *detector) settle() {
-	if d.held == 0 {
-		d.median = 0
-		return
+// middle returns the median of what is sorted; 0 of nothing.
+func middle(sorted []float32) float64 {
+	n := len(sorted)
+	if n == 0 {
+		return 0
 	}
-	sorted := d.rates
-	slices.Sort(sorted[:d.held])
-	d.median = (sorted[(d.held-1)/2] + sorted[d.held/2]) / 2
+	return (float64(sorted[(n-1)/2]) + float64(sorted[n/2])) / 2
 }
 
 // history returns the rates that the baseline stands on, oldest first.
 func (d *detector) history() []float64 {
 	all := make([]float64, 0, d.held)
 	for i := range d.held {
-		all = append(all, d.rates[(d.at+i)%d.held])
+		all = append(all, float64(d.rates[(d.at+i)%d.held]))
 	}
 	return all
 }
@@ -142,10 +148,15 @@ func (d *detector) history() []float64 {
 // remember replaces the rates by as many of the newest as there are parts. A part under way is begun anew.
 func (d *detector) remember(q *QPS, rates []float64) {
 	rates = rates[max(len(rates)-q.parts(), 0):]
-	d.held = copy(d.rates[:], rates)
+	for i, r := range rates {
+		d.rates[i] = float32(r)
+	}
+	d.held = len(rates)
 	d.at = d.held % q.parts()
 	d.sum, d.samples = 0, 0
-	d.settle()
+	d.sorted = d.rates
+	slices.Sort(d.sorted[:d.held])
+	d.median = middle(d.sorted[:d.held])
 }
 
 func perSecond(n int64, in time.Duration) float64 { return float64(n) / in.Seconds() }

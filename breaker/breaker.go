@@ -9,7 +9,7 @@ import (
 // Breaker is the breaker of one target: counters that requests write, terms that they read, and a judge between the two. All
 // methods may be called concurrently. Requests never wait for a tick.
 type Breaker struct {
-	counters
+	*counters
 	view atomic.Pointer[view]
 
 	mu    sync.Mutex // guards what follows; no request takes it
@@ -19,7 +19,7 @@ type Breaker struct {
 
 // New returns a breaker at level Normal that has seen nothing. s is valid and must not change any more.
 func New(now int64, s *Settings) *Breaker {
-	b := &Breaker{judge: newJudge(now, s)}
+	b := &Breaker{counters: new(counters), judge: newJudge(now, s)}
 	b.publish()
 	return b
 }
@@ -152,13 +152,15 @@ func (b *Breaker) publish() {
 type terms struct {
 	phase      Level // Normal, HalfOpen or Open
 	shed       bool  // NonCore
+	free       bool  // all pass
 	generation uint64
 	round      int
 	probes     int64 // to let through in this round
 	since      int64 // of the phase
 	until      int64
-	ramp       time.Duration // Normal: how long after since until all requests are let through
+	ramp       time.Duration // how long after closing until all requests are let through; 0 when that is over
 	shedFor    time.Duration // how long it takes at least until none is shed
+	retryFor   time.Duration // how long whoever is refused is told to wait
 	streak     int64         // of hard failures that is enough; 0 when they are not judged
 }
 
@@ -168,24 +170,29 @@ type view struct {
 	left *atomic.Int64 // shared by the views of one round
 }
 
-// admit is [Breaker.Admit].
+// admit is [Breaker.Admit] where the answer is not plain.
+//
+// Everybody who is refused is told to wait for the same length of time, and nobody for a moment in time: so those who do as they are
+// told come back as evenly as they came. Waits that end together, or within the ramp, would bring back at once
+// whoever came in all the time that it was open, and open it again.
 func (v *view) admit(now int64, random uint32, core bool) Pass {
 	p := Pass{view: v}
 	switch {
 	case v.phase == Open:
-		p.Answer, p.RetryAfter = Refused, time.Duration(max(v.until-now, 0))
+		p.Answer, p.RetryAfter = Refused, max(v.retryFor, time.Duration(v.until-now))
 	case v.shed && !core:
 		p.Answer, p.RetryAfter = Shed, v.shedFor
 	case v.phase == HalfOpen && v.takeProbe():
 		p.Answer = Probe
-	case v.phase == HalfOpen:
-		p.Answer, p.RetryAfter = Refused, time.Duration(max(v.until-now, 0))
-	case v.ramp > 0:
-		if at := v.passesAt(random); now < at {
-			p.Answer, p.RetryAfter = Refused, time.Duration(at-now)
-		}
+	case v.phase == HalfOpen || now < v.passesAt(random):
+		p.Answer, p.RetryAfter = Refused, v.retryFor
 	}
 	return p
+}
+
+// passesAt returns when the ramp lets requests of this random number through; from then on it always does.
+func (t *terms) passesAt(random uint32) int64 {
+	return t.since + int64(float64(t.ramp)*(float64(random)/(1<<32)))
 }
 
 // takeProbe takes one of the probes that are left.
@@ -199,11 +206,6 @@ func (v *view) takeProbe() bool {
 			return true
 		}
 	}
-}
-
-// passesAt returns when the ramp lets requests of this random number through; from then on it always does.
-func (t *terms) passesAt(random uint32) int64 {
-	return t.since + int64(float64(t.ramp)*(float64(random)/(1<<32)))
 }
 
 // share is the part of random numbers that pass at now.
@@ -231,8 +233,9 @@ const (
 // Pass is the answer to one request, and what its end is recorded with. The zero Pass admits, and records nothing.
 type Pass struct {
 	Answer Answer
-	// RetryAfter says, to one that may not go on, when it is worth another try: the next probe, the moment when the
-	// ramp reaches it, or the earliest end of shedding.
+	// RetryAfter says, to one that may not go on, when it is worth another try. To one that is shed, it is the earliest end of
+	// that. To one that is refused, as long as the last wait, and at least until the next probe; once there are probes,
+	// as long as the ramp if that is longer.
 	RetryAfter time.Duration
 
 	view *view

@@ -25,6 +25,8 @@ func (c Counts) Add(other Counts) Counts {
 // stripes are how many lines of counters a breaker has, so that goroutines on several cores seldom write the same one.
 const stripes = 4
 
+const lineSize = 64 // bytes of a cache line
+
 // line is one cache line of counters that only grow. Calls are counted apart for every other generation, so that one that is
 // counted while the generation changes falls to the old one.
 type line struct {
@@ -32,10 +34,12 @@ type line struct {
 	calls          [2]struct{ requests, failures, slow atomic.Uint64 }
 }
 
-// counters are everything that requests write.
+// counters are everything that requests write. They are whole cache lines, and allocated by themselves, so that none is shared with
+// what requests read.
 type counters struct {
 	lines  [stripes]line
 	streak streak
+	_      [lineSize - 8]byte
 }
 
 // totals are sums over the lines.

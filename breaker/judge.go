@@ -6,10 +6,10 @@ import "time"
 // the sum of several sidecars can be judged like the counts of one. It is not safe for concurrent use.
 type Judge struct {
 	settings *Settings
-	rate     detector
-	circuit  circuit
 	now      int64 // of the last step
 	since    int64 // of the level
+	circuit  circuit
+	rate     detector
 }
 
 // NewJudge returns a judge at level Normal that has seen nothing. s is valid and must not change any more.
@@ -113,12 +113,17 @@ func (j *Judge) terms() terms {
 		t.shedFor = j.settings.QPS.Sample * time.Duration(j.settings.QPS.Recover)
 	}
 	t.streak = j.settings.Failures.Consecutive
-	switch {
-	case t.phase == HalfOpen:
+	if t.phase == HalfOpen {
 		t.streak = j.settings.Failures.inARow(j.settings.Open.Probes)
 		t.probes = j.circuit.probes
-	case t.phase == Normal && j.circuit.openings > 0:
-		t.ramp = j.settings.Open.Ramp
 	}
+	if j.circuit.openings > 0 {
+		t.ramp = j.settings.Open.Ramp
+		t.retryFor = max(j.circuit.wait, t.ramp)
+	}
+	if t.phase == Open {
+		t.retryFor = j.circuit.wait
+	}
+	t.free = t.phase == Normal && !t.shed && t.ramp == 0
 	return t
 }
