@@ -40,7 +40,11 @@ func (b *Breaker) Offer(stripe uint32, passed bool) {
 // Admit says whether a request may go on. random is a number of the request's own, all 32 bits of it. core requests are not shed
 // at Degraded.
 func (b *Breaker) Admit(now int64, random uint32, core bool) Pass {
-	return b.view.Load().admit(now, random, core)
+	v := b.view.Load()
+	if v.free {
+		return Pass{view: v}
+	}
+	return v.admit(now, random, core)
 }
 
 // Record counts how an admitted request ended; it is called exactly once for each, with [Ignored] for one that did not get as far
@@ -184,7 +188,7 @@ func (v *view) admit(now int64, random uint32, core bool) Pass {
 		p.Answer, p.RetryAfter = Shed, v.shedFor
 	case v.phase == HalfOpen && v.takeProbe():
 		p.Answer = Probe
-	case v.phase == HalfOpen || now < v.passesAt(random):
+	case v.phase == HalfOpen, v.ramp > 0 && now < v.passesAt(random):
 		p.Answer, p.RetryAfter = Refused, v.retryFor
 	}
 	return p

@@ -95,6 +95,7 @@ func TestAdmit(t *testing.T) {
 	}
 	b.Tick(7*second, 0)
 	f(b, 7*second, math.MaxUint32, true, Admitted, 0)
+	f(b, 6*second, math.MaxUint32, true, Admitted, 0)
 	// Degraded: NonCore is shed, for as long as it takes to be back at least.
 	b = New(0, onlyRate(t, nil))
 	for i := range int64(14) {
@@ -105,6 +106,7 @@ func TestAdmit(t *testing.T) {
 	}
 	f(b, 14*second, 0, false, Shed, 2*time.Second)
 	f(b, 14*second, 0, true, Admitted, 0)
+	f(b, 13*second, math.MaxUint32, true, Admitted, 0)
 }
 
 // TestShedding sees that NonCore requests are no probes while the rate is out as well, and that a change of the rate does not

@@ -19,6 +19,7 @@ type State struct {
 	Round      int           // of probes
 	Rates      []float64     // that the baseline stands on, oldest first
 	Run        int           // samples in a row that speak for a change of Degraded
+	Skipped    bool          // the last rate was left out, while only every other one is let in
 }
 
 // State returns what the judge has learned until now.
@@ -26,7 +27,7 @@ func (j *Judge) State(now int64) State {
 	now = sane(now, j.now)
 	c := &j.circuit
 	s := State{
-		Degraded: j.rate.degraded, Run: j.rate.run, Rates: j.rate.history(),
+		Degraded: j.rate.degraded, Run: j.rate.run, Skipped: j.rate.skipped, Rates: j.rate.history(),
 		Circuit: c.phase, Generation: c.generation, Since: time.Duration(now - c.since), Wait: c.wait,
 		Openings: c.openings, Probes: c.probes, Round: c.round,
 	}
@@ -50,7 +51,7 @@ func (j *Judge) Restore(now int64, state State) (Transition, bool) {
 			}
 		}
 		j.rate.remember(&j.settings.QPS, rates)
-		j.rate.degraded, j.rate.run = state.Degraded, max(state.Run, 0)
+		j.rate.degraded, j.rate.run, j.rate.skipped = state.Degraded, max(state.Run, 0), state.Skipped
 	}
 	if j.settings.judgesCalls() {
 		j.circuit.restore(j.now, &j.settings.Open, state)
@@ -69,11 +70,11 @@ func (c *circuit) restore(now int64, o *Opening, state State) {
 	}
 	bounded := func(d time.Duration) int64 { return int64(min(max(d, 0), o.MaxFor)) }
 	c.since = max(now-int64(min(max(state.Since, 0), longest)), 0)
-	c.wait = time.Duration(max(bounded(state.Wait), int64(o.For)))
+	c.wait = time.Duration(bounded(state.Wait))
 	c.openings, c.probes, c.round = max(state.Openings, 0), min(max(state.Probes, 0), o.Probes), state.Round
 	c.until = 0
 	if phase != Normal {
 		c.until = now + bounded(state.Until)
-		c.openings = max(c.openings, 1)
+		c.openings, c.wait = max(c.openings, 1), max(c.wait, o.For)
 	}
 }
