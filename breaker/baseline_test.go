@@ -78,7 +78,7 @@ func TestColdStart(t *testing.T) {
 		h.want(t, want...)
 	}
 	// The second sample is not judged, and is half of the baseline then.
-	f([]int64{100, 1000, 800, 800})
+	f([]int64{100, 1000, 1000, 1000})
 	// The third and fourth are.
 	f([]int64{100, 100, 1000, 1000}, "0:04 normal → degraded: rise")
 	// A deviation must be in a row.

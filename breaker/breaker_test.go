@@ -296,7 +296,7 @@ func TestRace(t *testing.T) {
 	for seed := range uint64(4) {
 		requests.Go(func() {
 			random := rand.New(rand.NewPCG(seed, 2))
-			for i := 0; i < 50_000 || halfOpens.Load() < 20; i++ {
+			for i := 0; i < 50_000 || halfOpens.Load() < 20 && i < 10_000_000; i++ {
 				pass := random.IntN(3) > 0
 				b.Offer(uint32(seed), pass)
 				offered.Add(1)
@@ -319,6 +319,9 @@ func TestRace(t *testing.T) {
 	requests.Wait()
 	close(done)
 	sampler.Wait()
+	if n := halfOpens.Load(); n < 20 {
+		t.Errorf("half open only %d times", n)
+	}
 	// What ticks took is in the judge; sums over all are in the counters.
 	sum := b.total(0)
 	if got := int64(sum.passed); got != passed.Load() {
