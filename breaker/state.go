@@ -51,6 +51,7 @@ func (j *Judge) Restore(now int64, state State) (Transition, bool) {
 			}
 		}
 		j.rate.remember(&j.settings.QPS, rates)
+		j.rate.begun, j.rate.offered, j.rate.passed = j.now, 0, 0
 		j.rate.degraded, j.rate.run, j.rate.skipped = state.Degraded, max(state.Run, 0), state.Skipped
 	}
 	if j.settings.judgesCalls() {

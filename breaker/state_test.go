@@ -148,6 +148,36 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+// TestFollow lets one sidecar follow the judge of a fleet for longer than a baseline, and then go on alone.
+func TestFollow(t *testing.T) {
+	s := onlyRate(t, func(q *QPS) { q.Direction = Both })
+	fleet, b := NewJudge(0, s), New(0, s)
+	var h heard
+	now := int64(0)
+	for now < minute {
+		now += second
+		for range 100 {
+			b.Offer(0, true)
+		}
+		fleet.Step(now, b.Collect().Add(offer(100)), 0)
+		tr, changed := b.Restore(now, fleet.State(now))
+		h.hear(t, tr, changed)
+	}
+	for range 3 {
+		now += second
+		for range 80 {
+			b.Offer(0, true)
+		}
+		tr, changed := b.Tick(now, 0)
+		h.hear(t, tr, changed)
+	}
+	// The baseline is still the fleet's, which whoever goes on alone has to divide first.
+	h.want(t, "1:02 normal → degraded: fall")
+	if n := b.Status(now).Numbers; n.Baseline != 200 || n.Rate != 80 {
+		t.Errorf("%+v, want 80/s against 200/s", n)
+	}
+}
+
 // TestRestoreWhatIsWrong takes states that cannot be, as a network may bring them.
 func TestRestoreWhatIsWrong(t *testing.T) {
 	b := New(second, valid(t, nil))
