@@ -14,7 +14,7 @@ const (
 	offeredRate = 30
 	workers     = 6
 	service     = 100 * time.Millisecond // on average
-	timeout     = 2 * time.Second       // of the proxy
+	timeout     = 2 * time.Second        // of the proxy
 	slowerThan  = 500 * time.Millisecond
 )
 
@@ -302,7 +302,8 @@ func (s *sim) check(t *testing.T) {
 		if e.closed > e.to+longest+5*second {
 			t.Errorf("%s: closed at %s, want within the longest wait after it", name, clock(e.closed))
 		}
-		if e.to-e.from > minute && float64(e.reached) > 0.05*float64(e.inOpen) {
+		// Where some calls still succeed, probes are now and then lucky.
+		if whole := e.fault == killed || e.fault == stalled; whole && e.to-e.from > minute && float64(e.reached) > 0.05*float64(e.inOpen) {
 			t.Errorf("%s: %d of %d requests reached the backend while the breaker was open, want at most one in twenty", name, e.reached, e.inOpen)
 		}
 		for _, l := range []later{e.core, e.all} {
