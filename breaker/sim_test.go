@@ -227,7 +227,7 @@ func (s *sim) come(attempt int, core bool) {
 
 // work lets the backend have a request.
 func (s *sim) work() (Outcome, time.Duration) {
-	takes := time.Duration(s.random.ExpFloat64() * float64(service))
+	takes := service/2 + time.Duration(s.random.Int64N(int64(service)))
 	wrong := s.wrong()
 	switch {
 	case wrong == killed:
