@@ -317,6 +317,8 @@ func references(d *policy.Document) []objectKey {
 		for _, s := range spec.Split {
 			add(policy.KindBackend, s.Backend)
 		}
+	case *policy.BreakerPolicySpec:
+		add(policy.Kind(spec.Target.Kind), spec.Target.Name)
 	case *policy.TenantPolicySpec:
 		add(policy.KindBackend, spec.Backend)
 		for _, l := range spec.Limits {

@@ -35,6 +35,7 @@ func Compile(docs []*Document, o CompileOptions) (*Snapshot, []Problem) {
 	c.resolveBackends()
 	c.resolveRoutes()
 	c.resolvePolicies()
+	c.resolveBreakers()
 	c.lookForConflicts()
 	sortProblems(c.problems)
 	if slices.ContainsFunc(c.problems, func(p Problem) bool { return p.Severity == Error }) {
@@ -52,6 +53,7 @@ type compiler struct {
 	backends namedDocuments
 	routes   namedDocuments
 	policies namedDocuments
+	breakers namedDocuments
 	applied  []*Document // the document of each of snapshot.Policies
 	snapshot Snapshot
 	problems []Problem
@@ -80,6 +82,7 @@ func (c *compiler) sort(docs []*Document) {
 	c.backends = namedDocuments{kind: KindBackend, index: make(map[string]int)}
 	c.routes = namedDocuments{kind: KindRoute, index: make(map[string]int)}
 	c.policies = namedDocuments{kind: KindTenantPolicy, index: make(map[string]int)}
+	c.breakers = namedDocuments{kind: KindBreakerPolicy, index: make(map[string]int)}
 
 	docs = slices.Clone(docs)
 	slices.SortStableFunc(docs, func(a, b *Document) int {
@@ -104,6 +107,8 @@ func (c *compiler) sort(docs []*Document) {
 			c.routes.add(d)
 		case KindTenantPolicy:
 			c.policies.add(d)
+		case KindBreakerPolicy:
+			c.breakers.add(d)
 		default:
 			c.report(d, Error, "kind", "%s is not supported by this version", d.Kind)
 		}

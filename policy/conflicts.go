@@ -15,6 +15,7 @@ func (c *compiler) lookForConflicts() {
 	c.checkRoutes()
 	c.checkLimits()
 	c.checkCosts()
+	c.checkBreakers()
 }
 
 // checkAdmin refuses a listener on the address of the admin port. Where both are written, decoding has refused it.

@@ -168,9 +168,6 @@ func (d *decoder) document() {
 		}
 		return
 	}
-	if d.doc.Kind == KindBreakerPolicy {
-		d.report(tree.get("kind").value, "kind", "%s is %s", quote(env.Kind), notSupported)
-	}
 	d.doc.Spec = value
 	body := &node{kind: mappingNode, line: tree.line, column: tree.column}
 	if spec != nil {
@@ -185,9 +182,7 @@ func (d *decoder) document() {
 func (d *decoder) unknownKind(n *node) {
 	var legal []string
 	for _, k := range Kinds() {
-		if k != KindBreakerPolicy {
-			legal = append(legal, string(k))
-		}
+		legal = append(legal, string(k))
 	}
 	p := d.report(n, "kind", "%s is unknown; legal kinds: %s", quote(n.text), list(legal, "and"))
 	if meant := closest(n.text, legal); meant != "" {

@@ -30,6 +30,10 @@ func checkFormat(format, s string) error {
 		return checkTarget(s)
 	case "retrycause":
 		return checkRetryCause(s)
+	case "statuses":
+		return checkStatuses(s)
+	case "fieldvalue":
+		return checkFieldValue(s)
 	case "host":
 		return checkHost(s)
 	case "hostpattern":
@@ -71,6 +75,10 @@ func DescribeFormat(format string) string {
 		return "a path that begins with /, possibly with a query"
 	case "retrycause":
 		return "connect, reset or a status from 500 to 599"
+	case "statuses":
+		return "a status from 100 to 599, or a class of them from 1xx to 5xx"
+	case "fieldvalue":
+		return "1 to 256 visible ASCII characters, with spaces between them"
 	case "host":
 		return "a host name or an IP address"
 	case "hostpattern":
@@ -286,6 +294,21 @@ func checkRetryCause(s string) error {
 		return nil
 	}
 	return no("retrycause", s, closest(s, []string{"connect", "reset"}))
+}
+
+func checkStatuses(s string) error {
+	if len(s) == 3 && s[0] >= '1' && s[0] <= '5' && (s[1:] == "xx" || isDigits(s)) {
+		return nil
+	}
+	return no("statuses", s, strings.ToLower(strings.TrimSpace(s)))
+}
+
+// checkFieldValue is RFC 9110, section 5.5, without what is obsolete in it.
+func checkFieldValue(s string) error {
+	if s != "" && len(s) <= 256 && s == strings.TrimSpace(s) && isVisible(strings.ReplaceAll(s, " ", "")) {
+		return nil
+	}
+	return no("fieldvalue", s, strings.TrimSpace(s))
 }
 
 func checkHost(s string) error {

@@ -237,7 +237,10 @@ func queue(length int, timeout Duration) QueueSettings {
 func (c *compiler) resolveRoutes() {
 	for _, d := range c.routes.docs {
 		spec := d.Spec.(*RouteSpec)
-		r := Route{Name: d.Name, Backend: -1, Timeout: time.Duration(spec.Timeout), Cost: 1}
+		r := Route{
+			Name: d.Name, Backend: -1, Timeout: time.Duration(spec.Timeout), Cost: 1,
+			NonCore: spec.Criticality == "NonCore", Fallback: resolveFallback(spec.Fallback),
+		}
 		if spec.Cost != nil {
 			r.Cost, r.CostBy = spec.Cost.Request, spec.Cost.Header
 		}

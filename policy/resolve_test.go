@@ -255,9 +255,9 @@ func TestMostBurst(t *testing.T) {
 
 func TestCompileRefusesOtherKinds(t *testing.T) {
 	d := *set(t, "set.yaml", orders)[0]
-	d.Kind = KindBreakerPolicy
+	d.Kind = "Gateway"
 	s, problems := Compile([]*Document{&d}, CompileOptions{})
-	const want = "set.yaml:3:7: kind: BreakerPolicy is not supported by this version"
+	const want = "set.yaml:3:7: kind: Gateway is not supported by this version"
 	if s != nil || !strings.Contains(said(problems), want) {
 		t.Errorf("got %q, want %q", said(problems), want)
 	}

@@ -9,9 +9,9 @@ type RouteSpec struct {
 	// Split spreads requests over several backends by weight; a tenant always gets the same one.
 	Split []SplitTarget `yaml:"split"`
 	// Criticality: NonCore routes give way first when a breaker is Degraded.
-	Criticality string `yaml:"criticality" weir:"enum=Core|NonCore,default=Core,later=NonCore"`
-	// Fallback answers a request that was shed or refused. Without it: 503 and a problem document.
-	Fallback *Fallback `yaml:"fallback" weir:"later"`
+	Criticality string `yaml:"criticality" weir:"enum=Core|NonCore,default=Core"`
+	// Fallback answers a request that a breaker shed or refused. Without it: 503 and a problem document.
+	Fallback *Fallback `yaml:"fallback"`
 	// Timeout bounds the whole request, instead of the Sidecar's timeouts.request. 0 means that one. A WebSocket is bounded to its end.
 	Timeout Duration `yaml:"timeout" weir:"default=0s,min=0s"`
 	// Cost is how many tokens a request spends on every limit in requests. Absent means 1.
@@ -44,14 +44,18 @@ type SplitTarget struct {
 	Tenants []string `yaml:"tenants" weir:"format=tenant"`
 }
 
-// Fallback is a static answer.
+// Fallback is what a client gets in the place of the backend's answer: the last good answer to the same request where staleFor
+// keeps one, else a static answer.
 type Fallback struct {
-	// Status is the answer's status.
+	// Status is the static answer's status.
 	Status int `yaml:"status" weir:"default=200,min=200,max=599"`
-	// ContentType is the answer's Content-Type.
-	ContentType string `yaml:"contentType" weir:"default=text/plain"`
-	// Body is the answer's body.
+	// ContentType is the static answer's Content-Type.
+	ContentType string `yaml:"contentType" weir:"default=text/plain,format=fieldvalue"`
+	// Body is the static answer's body.
 	Body string `yaml:"body"`
+	// StaleFor keeps the backend's last good answer to each GET for so long, for the same tenant, host, path and query only, and
+	// only where neither the request nor the answer forbids a cache to. 0 keeps none.
+	StaleFor Duration `yaml:"staleFor" weir:"default=0s,min=0s,max=744h"`
 }
 
 // Cost is how many tokens a request spends.

@@ -15,10 +15,11 @@ type Snapshot struct {
 	Hash string
 	// Sidecar is this process's own settings.
 	Sidecar SidecarSettings
-	// Backends, Routes and Policies are sorted by name. Routes and policies refer to backends and routes by index.
+	// Backends, Routes, Policies and Breakers are sorted by name, and refer to backends and routes by index.
 	Backends []Backend
 	Routes   []Route
 	Policies []TenantPolicy
+	Breakers []Breaker
 	// Documents describes what was compiled, sorted by kind and name, for status pages and for `why`.
 	Documents []DocumentInfo
 	// Warnings are what is legal but probably not meant; they never keep a snapshot from being applied.
@@ -222,6 +223,17 @@ type Route struct {
 	Timeout time.Duration
 	Cost    int64  // tokens that every request spends
 	CostBy  string // the request's header that adds to Cost; empty: none
+	// NonCore routes are shed by a breaker that is Degraded.
+	NonCore  bool
+	Fallback *FallbackAnswer // nil: 503
+}
+
+// FallbackAnswer is a Fallback, resolved.
+type FallbackAnswer struct {
+	Status      int
+	ContentType string
+	Body        string
+	StaleFor    time.Duration // 0: no answer of the backend is kept
 }
 
 // Split is one part of a split.

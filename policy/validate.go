@@ -17,6 +17,8 @@ func (d *decoder) validate() {
 		d.route(s)
 	case *TenantPolicySpec:
 		d.tenantPolicy(s)
+	case *BreakerPolicySpec:
+		d.breakerPolicy(s)
 	case *PolicyTestSpec:
 		d.policyTest(s)
 	}
@@ -323,4 +325,33 @@ func (d *decoder) text(path string) string {
 		return n.text
 	}
 	return ""
+}
+
+func (d *decoder) breakerPolicy(s *BreakerPolicySpec) {
+	if s.QPSBaseline == nil && s.Failures == nil && !d.misspelled("spec", []string{"qpsBaseline", "failures"}) {
+		d.fail("spec", "judges by nothing; set qpsBaseline, failures or both")
+	}
+	if d.set("spec.open") && s.Failures == nil {
+		d.fail("spec.open", "goes with failures, which is not set: leaving the baseline degrades, and never opens")
+	}
+	if s.Open.MaxFor < s.Open.For {
+		d.fail("spec.open.maxFor", "%s is less than for, which is %s", s.Open.MaxFor, s.Open.For)
+	}
+	if q := s.QPSBaseline; q != nil {
+		if q.Baseline < 5*q.Sample {
+			d.fail("spec.qpsBaseline.baseline", "%s is less than five samples of %s", q.Baseline, q.Sample)
+		}
+	}
+	if f := s.Failures; f != nil {
+		if d.doc.written("spec.failures.slowRatio") && f.SlowerThan == 0 {
+			d.fail("spec.failures.slowRatio", "goes with slowerThan, which is not set")
+		}
+		if f.Ratio == 0 && f.Consecutive == 0 && f.SlowerThan == 0 {
+			d.fail("spec.failures", "opens for nothing; set ratio, slowerThan or consecutive")
+		}
+		statuses := firsts{}
+		for i, status := range f.Statuses {
+			d.unique(statuses, status, joinIndex("spec.failures.statuses", i))
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -186,13 +187,10 @@ func compareText(v reflect.Value, text string) int {
 	if err := setText(bound, text); err != nil {
 		panic("BUG: bad bound: " + err.Error())
 	}
-	switch {
-	case v.Int() < bound.Int():
-		return -1
-	case v.Int() > bound.Int():
-		return 1
+	if v.Kind() == reflect.Float64 {
+		return cmp.Compare(v.Float(), bound.Float())
 	}
-	return 0
+	return cmp.Compare(v.Int(), bound.Int())
 }
 
 // wanted words the type of a scalar.

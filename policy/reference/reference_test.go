@@ -172,8 +172,7 @@ func TestExplain(t *testing.T) {
   Criticality: NonCore routes give way first when a breaker is Degraded.
 
   default Core
-  one of Core
-  not supported by this version: NonCore
+  one of Core, NonCore
 `)
 	f("Sidecar.policies.file", `Sidecar.policies[].file  <mapping>
 

@@ -21,9 +21,6 @@ func Schema() []byte {
 	metadata := s.ref(reflect.TypeFor[policy.Metadata]())
 	for _, k := range policy.Kinds() {
 		spec := specOf(k)
-		if k == policy.KindBreakerPolicy {
-			continue // not supported by this version
-		}
 		document := &schema{
 			Title:       string(k),
 			Description: s.ofType(spec),

@@ -66,9 +66,9 @@ func TestSchema(t *testing.T) {
 	f(false, "Sidecar", `{"trustedProxies": ["10.0.0.1"]}`)
 	f(false, "Route", `{"backend": "b", "match": [{"headers": {"X Beta": "1"}}]}`)
 	// What belongs to a later version.
-	f(false, "BreakerPolicy", `{"target": {"kind": "Backend", "name": "b"}}`)
+	f(false, "BreakerPolicy", `{"target": {"kind": "Backend", "name": "b"}, "failures": {}, "scope": "Fleet"}`)
 	f(false, "TenantPolicy", `{"tenants": {"any": true}, "quotas": []}`)
-	f(false, "Route", `{"backend": "b", "criticality": "NonCore"}`)
+	f(false, "Route", `{"backend": "b", "mirror": {"backend": "c"}}`)
 }
 
 // validator is as much of JSON Schema as the schema uses.
