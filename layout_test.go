@@ -50,7 +50,7 @@ var rooms = map[string]room{
 		weir: []string{"weir/policy"},
 	},
 	"weir/admit": {
-		weir:    []string{"weir/limit", "weir/policy", "weir/admit/token"},
+		weir:    []string{"weir/limit", "weir/breaker", "weir/policy", "weir/admit/token"},
 		outside: []string{metrics},
 	},
 	"weir/admit/policytest": {

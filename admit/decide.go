@@ -8,14 +8,18 @@ import (
 
 // Verdict is the answer to "may this pass". While it waits, the answer is not known yet.
 type Verdict struct {
-	Reason Reason // Passed, Limited, Blocked, TooCostly, Concurrency or Overload; that of the Match when this was refused
+	// Reason is Passed, Limited, Blocked, TooCostly, Concurrency, Overload, Shed or BreakerOpen; that of the Match when this was refused.
+	Reason Reason
 
 	firm    bool // refused by what no limit in shadow stands for
 	entered bool // the gate, which Settle leaves
 	settled bool
 
-	Limit      *Limit        // the limit that answered; nil for Passed, Concurrency and Overload
-	RetryAfter time.Duration // with Limited: waiting so long is enough, if nobody else spends
+	Limit   *Limit // the limit that answered, with Limited, Blocked and TooCostly
+	Breaker string // the BreakerPolicy that answered, with Shed and BreakerOpen
+	// RetryAfter is, with Limited, how long to wait so that it is enough, if nobody else spends; with Shed and BreakerOpen, when it is
+	// worth another try.
+	RetryAfter time.Duration
 	// Shadow is the limit in mode Shadow that would have refused the request, if those in shadow stood in the place of the
 	// enforced ones of their names; nil when they would not have refused it, or were not asked.
 	Shadow *Limit
@@ -24,15 +28,19 @@ type Verdict struct {
 	wait    *waiter   // nil: it does not wait
 }
 
-// Decide says whether a request may pass, and spends its cost: first the tenant's gate, then every enforced limit in requests that
-// applies, the tenant's own in the order of its plan and then those it shares, and last a place at its backend. It is all or
-// nothing: when one denies, what was spent before is refunded and the gate left. The limits after it are still asked, without
-// spending, and the strictest answer wins. The limits in shadow are then asked apart; see try.
+// Decide says whether a request may pass, and spends its cost: first the breakers of its route and its backend, then the tenant's
+// gate, then every enforced limit in requests that applies, the tenant's own in the order of its plan and then those it shares,
+// and last a place at its backend. It is all or nothing: when one denies, what was spent before is refunded and the gate left.
+// The limits after it are still asked, without spending, and the strictest answer wins. The limits in shadow are then asked
+// apart; see try.
 //
 // Where the gate or the backend has a queue, the verdict may wait: see [Verdict.Waits].
 func (t *Table) Decide(now int64, m *Match) (v Verdict) {
 	if m.Reason != Passed {
 		v.Reason = m.Reason
+		return v
+	}
+	if len(t.breakers) > 0 && !t.meet(now, m, &v) {
 		return v
 	}
 	if t.enter(now, m, &v) {
@@ -91,10 +99,14 @@ func (t *Table) crowded(now int64, m *Match, v *Verdict) {
 
 // conclude is called once for each request, when it has passed or is refused.
 func (t *Table) conclude(now int64, m *Match, v *Verdict) {
+	m.passes.offer(m.random, v.withinLimits())
 	if tn := m.Tenant; tn.plan.tries {
 		tn.try(v, tn.plan.on(m.Route.index).shadow, now, m.Cost)
 	}
 }
+
+// withinLimits says whether a request that is decided on passed the limits of its tenant.
+func (v *Verdict) withinLimits() bool { return v.Reason == Passed || v.Reason == Overload }
 
 // try asks the limits in shadow what they would have said, if they stood in the place of the enforced ones of their names, and
 // compares. All or nothing among themselves, they spend from buckets of their own. They see what passes, and what was refused by
@@ -126,6 +138,22 @@ func (tn *Tenant) spend(list []check, now, n int64) Verdict {
 		tn.decisions(&list[i]).allow.Add(1)
 	}
 	return Verdict{}
+}
+
+// look says what the limits of the list would say, and which of them is the strictest. Nothing is spent or counted.
+func (tn *Tenant) look(list []check, now, n int64) (v Verdict, by *check) {
+	for i := range list {
+		c := &list[i]
+		b := tn.bucket(c.limit, c.slot)
+		d := b.Ask(now, n)
+		if d.OK {
+			continue
+		}
+		if other := (Verdict{Reason: reasonOf(b, d), Limit: c.limit, RetryAfter: d.RetryAfter}); by == nil || stricter(v, other) == other {
+			v, by = other, c
+		}
+	}
+	return v, by
 }
 
 // refund gives n tokens back to each limit of the list.
@@ -185,7 +213,8 @@ func (tn *Tenant) strictest(v Verdict, rest []check, now, n int64) Verdict {
 }
 
 // stricter returns the answer that keeps a client away for longer; the first of two equal ones. Blocked is for good, a request
-// that can never pass is refused until it changes, and a wait is as strict as it is long.
+// that can never pass is refused until it changes, a breaker goes before the limits of one tenant, open before shed, and a
+// wait is as strict as it is long.
 func stricter(a, b Verdict) Verdict {
 	if rank(b) > rank(a) || rank(b) == rank(a) && b.RetryAfter > a.RetryAfter {
 		return b
@@ -196,8 +225,12 @@ func stricter(a, b Verdict) Verdict {
 func rank(v Verdict) int {
 	switch v.Reason {
 	case Blocked:
-		return 4
+		return 6
 	case TooCostly:
+		return 5
+	case BreakerOpen:
+		return 4
+	case Shed:
 		return 3
 	case Limited:
 		return 2

@@ -17,6 +17,9 @@ type Match struct {
 	Cost     int64   // tokens to spend on every limit in requests; -1: its header says no cost
 	// Token says why the token is not valid by which the request was to be identified; None where there is no such token.
 	Token token.Fault
+
+	random uint32 // the request's
+	passes passes // of the breakers that it meets, which Settle tells how it ended
 }
 
 // Match finds a request's tenant, route and backend. It allocates nothing for a tenant that has a cell; the first request of
@@ -34,7 +37,7 @@ func (t *Table) MatchAs(now int64, req *Request, tenant string) Match {
 }
 
 func (t *Table) match(now int64, req *Request, identity []byte, source int) Match {
-	m := Match{Backend: -1, Route: t.noRoute, Identity: identity, Source: source}
+	m := Match{Backend: -1, Route: t.noRoute, Identity: identity, Source: source, random: req.Random}
 	if i := t.router.match(req); i >= 0 {
 		m.Route = t.routes[i]
 	}

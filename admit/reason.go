@@ -17,6 +17,8 @@ const (
 	TooCostly     // 429: costs more than the bucket can ever hold; no Retry-After
 	Concurrency   // 429: too many requests in flight
 	Overload      // 503: the backend has as many requests as it can take
+	Shed          // 503: a NonCore route while a breaker is Degraded
+	BreakerOpen   // 503: a breaker spares the route or its backend
 
 	// Refused by the wire (the guard says which rule; see wire.Cause).
 	BadRequest
@@ -69,6 +71,10 @@ func (r Reason) String() string {
 		return "concurrency"
 	case Overload:
 		return "overload"
+	case Shed:
+		return "shed"
+	case BreakerOpen:
+		return "breaker_open"
 	case BadRequest:
 		return "bad_request"
 	case Draining:
@@ -123,7 +129,7 @@ func (r Reason) Status() int {
 		return 400
 	case BackendRefused, BackendReset, BackendProtocol:
 		return 502
-	case Overload, Draining, NoEndpoint, PoolFull:
+	case Overload, Shed, BreakerOpen, Draining, NoEndpoint, PoolFull:
 		return 503
 	case ConnectTimeout, ResponseTimeout, BodyIdleTimeout, RequestTimeout:
 		return 504

@@ -26,6 +26,7 @@ func (t *Table) rehearse(now int64, name string) (*Table, holding) {
 	r := &Table{
 		snapshot: t.snapshot, options: t.options, generation: t.generation, router: t.router, identifier: t.identifier,
 		routes: t.routes, allRoutes: t.allRoutes, noRoute: t.noRoute, nobody: t.nobody,
+		breakers: t.breakers, guards: t.guards, rehearsed: t,
 		others: new(requests), limits: make(map[limitKey]*Limit), named: make(map[string]*Tenant),
 		waiters: &sync.Pool{New: newWaiter}, gates: newGateLines(),
 	}
@@ -47,7 +48,11 @@ func (t *Table) rehearse(now int64, name string) (*Table, holding) {
 		return r, heldUnknown
 	}
 	old, how := t.demand.glance(t, p, now, name)
-	tn := r.sketch(t, now, name, p, old)
+	own := name
+	if how == heldTogether {
+		own = ""
+	}
+	tn := r.sketch(t, now, own, p, old)
 	if old == nil || old.plan.generation < t.generation {
 		tn.restate(t.changed(now))
 	}

@@ -14,6 +14,9 @@ type Request struct {
 	// SPIFFE is the SPIFFE ID of the client's certificate, which the listener has verified: empty when the certificate has none, or
 	// when there is no certificate; BrokenSPIFFE when it has one that breaks the standard.
 	SPIFFE string
+	// Random is a number by chance, the same for every look at the request: it says when a breaker that closes again lets the request
+	// through, and spreads counting over several lines of memory.
+	Random uint32
 }
 
 // BrokenSPIFFE stands in Request.SPIFFE for a certificate that breaks the standard of X.509-SVIDs.

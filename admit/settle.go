@@ -14,10 +14,12 @@ type Outcome struct {
 	Now int64
 	// Latency is the time from when the request left for the backend to the head of its answer; 0: there was none.
 	Latency time.Duration
+	// Awaited is how long the backend had the whole request without a head of its answer, when the request ended so; else 0.
+	Awaited time.Duration
 }
 
 // Settle ends a request: it leaves the gate and the backend, or the queue where it waits for them, calls whoever is next
-// there, and counts the outcome. What a request has spent that ends while it waits stays spent. It is called exactly once
+// there, tells the breakers, and counts the outcome. What a request has spent that ends while it waits stays spent. It is called exactly once
 // for each Match, whatever became of the request; v is its Verdict, or the zero Verdict of a request that was never decided on.
 func (t *Table) Settle(m *Match, v *Verdict, o Outcome) {
 	if v.settled {
@@ -25,7 +27,11 @@ func (t *Table) Settle(m *Match, v *Verdict, o Outcome) {
 	}
 	v.settled = true
 	if v.wait != nil {
+		m.passes.offer(m.random, v.AtBackend())
 		t.giveUp(v)
+	}
+	if m.passes.n > 0 {
+		m.passes.record(m.random, &o)
 	}
 	if v.backend != nil {
 		v.backend.leave(o.Now, o.Latency)

@@ -35,9 +35,12 @@ type Table struct {
 	routes     []*Route
 	allRoutes  []int
 	noRoute    *Route
-	routeNames map[string]bool // the stand-in's included
-	backends   []*capacity     // by index in Snapshot.Backends
-	waiters    *sync.Pool      // of *waiter; of all tables, and so is what follows
+	routeNames map[string]bool  // the stand-in's included
+	backends   []*capacity      // by index in Snapshot.Backends
+	breakers   []*breakerCell   // by index in Snapshot.Breakers
+	guards     [][]*breakerCell // by index in Snapshot.Backends: those that have it for their target
+	rehearsed  *Table           // the table that this one stands in for; nil: it stands for itself
+	waiters    *sync.Pool       // of *waiter; of all tables, and so is what follows
 	gates      *gateLines
 	limits     map[limitKey]*Limit
 
@@ -97,6 +100,9 @@ func Build(prev *Table, snap *policy.Snapshot, now int64, o Options) (*Table, er
 	}
 	t.buildRoutes()
 	t.buildBackends(prev)
+	if err = t.buildBreakers(prev, now); err != nil {
+		return nil, err
+	}
 	t.buildNamed(prev, now)
 	t.buildUnknown(prev)
 	t.built = true
@@ -111,6 +117,7 @@ func (t *Table) Snapshot() *policy.Snapshot { return t.snapshot }
 func (t *Table) Adopt(now int64) {
 	t.adopted.Store(now)
 	t.adoptBackends(now)
+	t.adoptBreakers(now)
 	for _, l := range t.limits {
 		if l.shared != nil {
 			l.shared.Set(now, l.rate)

@@ -17,6 +17,9 @@ type Route struct {
 	split   []policy.Split // empty unless it splits
 	weights uint64         // their sum
 	pinned  map[string]int // tenants that a part of the split lists, to their backend
+	core    bool           // no breaker sheds it
+	// breakers have the route for their target.
+	breakers []*breakerCell
 }
 
 // Name returns the route's name; empty for the stand-in of requests that no route matched.
@@ -41,7 +44,7 @@ func (t *Table) buildRoutes() {
 func newRoute(index int, from *policy.Route) *Route {
 	r := &Route{
 		index: index, name: from.Name, timeout: from.Timeout, cost: from.Cost, costBy: from.CostBy,
-		backend: from.Backend, split: from.Split,
+		backend: from.Backend, split: from.Split, core: !from.NonCore,
 	}
 	for i := range from.Split {
 		r.weights += uint64(from.Split[i].Weight)

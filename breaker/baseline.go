@@ -136,6 +136,11 @@ func middle(sorted []float32) float64 {
 	return (float64(sorted[(n-1)/2]) + float64(sorted[n/2])) / 2
 }
 
+// silent says whether there was no request for as long as the detector remembers.
+func (d *detector) silent() bool {
+	return d.offered == 0 && d.sum == 0 && (d.held == 0 || d.sorted[d.held-1] == 0)
+}
+
 // history returns the rates that the baseline stands on, oldest first.
 func (d *detector) history() []float64 {
 	all := make([]float64, 0, d.held)

@@ -44,7 +44,14 @@ func (b *Breaker) Admit(now int64, random uint32, core bool) Pass {
 	if v.free {
 		return Pass{view: v}
 	}
-	return v.admit(now, random, core)
+	return v.admit(now, random, core, true)
+}
+
+// Ask says what Admit would say now, and takes no probe. There is nothing to record.
+func (b *Breaker) Ask(now int64, random uint32, core bool) Pass {
+	p := b.view.Load().admit(now, random, core, false)
+	p.view = nil
+	return p
 }
 
 // Record counts how an admitted request ended; it is called exactly once for each, with [Ignored] for one that did not get as far
@@ -100,6 +107,13 @@ func (b *Breaker) Status(now int64) Status {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.judge.Status(now)
+}
+
+// AtRest says whether nothing is worth being remembered: see [Judge.AtRest].
+func (b *Breaker) AtRest() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.judge.AtRest()
 }
 
 // State returns what the breaker has learned until now: see [Judge.State].
@@ -179,14 +193,14 @@ type view struct {
 // Everybody who is refused is told to wait for the same length of time, and nobody for a moment in time: so those who do as they are
 // told come back as evenly as they came. Waits that end together, or within the ramp, would bring back at once
 // whoever came in all the time that it was open, and open it again.
-func (v *view) admit(now int64, random uint32, core bool) Pass {
+func (v *view) admit(now int64, random uint32, core, take bool) Pass {
 	p := Pass{view: v}
 	switch {
 	case v.phase == Open:
 		p.Answer, p.RetryAfter = Refused, max(v.retryFor, time.Duration(v.until-now))
 	case v.shed && !core:
 		p.Answer, p.RetryAfter = Shed, v.shedFor
-	case v.phase == HalfOpen && v.takeProbe():
+	case v.phase == HalfOpen && v.probe(take):
 		p.Answer = Probe
 	case v.phase == HalfOpen, v.ramp > 0 && now < v.passesAt(random):
 		p.Answer, p.RetryAfter = Refused, v.retryFor
@@ -199,14 +213,14 @@ func (t *terms) passesAt(random uint32) int64 {
 	return t.since + int64(float64(t.ramp)*(float64(random)/(1<<32)))
 }
 
-// takeProbe takes one of the probes that are left.
-func (v *view) takeProbe() bool {
+// probe says whether there are probes left, and takes one of them.
+func (v *view) probe(take bool) bool {
 	for {
 		n := v.left.Load()
 		if n <= 0 {
 			return false
 		}
-		if v.left.CompareAndSwap(n, n-1) {
+		if !take || v.left.CompareAndSwap(n, n-1) {
 			return true
 		}
 	}

@@ -85,6 +85,13 @@ func (j *Judge) Level() Level {
 	return j.circuit.phase
 }
 
+// AtRest says whether a new judge could stand in for this one: it is at level Normal and was not open lately, and there was nothing
+// to count in the last window and for as long as the baseline reaches.
+func (j *Judge) AtRest() bool {
+	c, d := &j.circuit, &j.rate
+	return c.phase == Normal && c.openings == 0 && c.recent.sum.requests == 0 && !d.degraded && d.silent()
+}
+
 func (j *Judge) numbers() Numbers {
 	n, calls := j.rate.last, j.circuit.seen
 	n.Requests, n.Failures, n.Slow, n.Streak = calls.Requests, calls.Failures, calls.Slow, calls.Streak

@@ -1,0 +1,147 @@
+package admit
+
+import "weir/breaker"
+
+// pass is what one breaker said to a request that it let through.
+type pass struct {
+	watch *watch
+	breaker.Pass
+}
+
+// passes are those of one request. More than three breakers for one request are rare, and cost an allocation.
+type passes struct {
+	n    int
+	few  [3]pass
+	more []pass
+}
+
+func (p *passes) add(one pass) {
+	if p.n < len(p.few) {
+		p.few[p.n] = one
+	} else {
+		p.more = append(p.more, one)
+	}
+	p.n++
+}
+
+func (p *passes) at(i int) *pass {
+	if i < len(p.few) {
+		return &p.few[i]
+	}
+	return &p.more[i-len(p.few)]
+}
+
+// offer counts the request, by whether its limits let it pass, for every breaker that it has met.
+func (p *passes) offer(stripe uint32, within bool) {
+	for i := range p.n {
+		p.at(i).watch.Offer(stripe, within)
+	}
+}
+
+// record tells the breakers how the request ended.
+func (p *passes) record(stripe uint32, o *Outcome) {
+	for i := range p.n {
+		one := p.at(i)
+		outcome, slow := blame(o, one.watch.cell.terms.Load())
+		one.record(stripe, outcome, slow)
+	}
+	p.clear()
+}
+
+// giveBack tells the breakers that the request does not get as far as their targets.
+func (p *passes) giveBack(stripe uint32) {
+	for i := range p.n {
+		p.at(i).record(stripe, breaker.Ignored, false)
+	}
+	p.clear()
+}
+
+func (p *passes) clear() { p.n, p.more = 0, nil }
+
+func (p *pass) record(stripe uint32, o breaker.Outcome, slow bool) {
+	p.watch.Record(p.Pass, stripe, o, slow)
+	if p.watch.tenant != "" {
+		p.watch.flying.Add(-1)
+	}
+}
+
+// blame says how a request ended as far as the target of a breaker is to blame: for what breaks the call, for the statuses that
+// the policy lists, and for answers that are slow. Neither a client that leaves or sends garbage nor anything that we refuse
+// ourselves is its fault; but who leaves because there is no answer tells of a target that is slow.
+func blame(o *Outcome, terms *breakerTerms) (outcome breaker.Outcome, slow bool) {
+	slow = terms.slowerThan > 0 && max(o.Latency, o.Awaited) > terms.slowerThan
+	if o.Status == 101 {
+		return breaker.Success, slow // whatever became of the connection after that
+	}
+	switch o.Reason {
+	case Passed:
+		if o.Status >= 0 && o.Status < len(terms.failed) && terms.failed[o.Status] {
+			return breaker.Failure, slow
+		}
+		return breaker.Success, slow
+	case BackendRefused, BackendReset, BackendProtocol, ConnectTimeout, ResponseTimeout, BodyIdleTimeout:
+		return breaker.HardFailure, slow
+	case RequestTimeout:
+		if o.Awaited > 0 {
+			return breaker.HardFailure, slow
+		}
+	case ClientGone:
+		if o.Awaited > 0 && slow {
+			return breaker.Success, true
+		}
+	}
+	return breaker.Ignored, false
+}
+
+// meet asks the breakers of a request's route and of its backend. Where one of them turns it away, it is refused.
+func (t *Table) meet(now int64, m *Match, v *Verdict) bool {
+	for _, c := range m.Route.breakers {
+		t.askBreaker(c, now, m, v)
+	}
+	for _, c := range t.guards[m.Backend] {
+		t.askBreaker(c, now, m, v)
+	}
+	if v.Reason == Passed {
+		return true
+	}
+	t.turnAway(now, m, v)
+	return false
+}
+
+// askBreaker asks one breaker. A rehearsal makes none, and takes no probe.
+func (t *Table) askBreaker(c *breakerCell, now int64, m *Match, v *Verdict) {
+	var p breaker.Pass
+	if t.rehearsed != nil {
+		if w := t.rehearsed.glanceBreaker(c, m.Tenant.name); w != nil {
+			p = w.Ask(now, m.random, m.Route.core)
+		}
+	} else {
+		w := t.breakerOf(c, m.Tenant.name, now)
+		if p = w.Admit(now, m.random, m.Route.core); w.tenant != "" {
+			w.flying.Add(1)
+		}
+		m.passes.add(pass{w, p})
+	}
+	if p.OK() {
+		return
+	}
+	said := Verdict{Reason: BreakerOpen, Breaker: c.name, RetryAfter: p.RetryAfter}
+	if p.Answer == breaker.Shed {
+		said.Reason = Shed
+	}
+	*v = stricter(*v, said)
+}
+
+// turnAway refuses a request that a breaker does not let through. Its limits are only looked at: a breaker must know whether they would
+// have let it pass, and one that nothing would ever let pass is told so.
+func (t *Table) turnAway(now int64, m *Match, v *Verdict) {
+	tn := m.Tenant
+	said, by := tn.look(tn.plan.on(m.Route.index).enforced, now, m.Cost)
+	m.passes.offer(m.random, by == nil && tn.seat.gate.InFlight() < tn.plan.most)
+	m.passes.giveBack(m.random)
+	if *v = stricter(*v, said); v.Limit != nil {
+		tn.decisions(by).deny.Add(1)
+	}
+	v.firm = true
+	t.conclude(now, m, v)
+}
