@@ -8,14 +8,15 @@ type pass struct {
 	breaker.Pass
 }
 
-// passes are those of one request. More than three breakers for one request are rare, and cost an allocation.
-type passes struct {
+// Passes are what breakers said to one request. The zero value is ready for use, again after each Settle. More than four breakers for
+// one request are rare, and cost an allocation.
+type Passes struct {
 	n    int
-	few  [3]pass
+	few  [4]pass
 	more []pass
 }
 
-func (p *passes) add(one pass) {
+func (p *Passes) add(one pass) {
 	if p.n < len(p.few) {
 		p.few[p.n] = one
 	} else {
@@ -24,7 +25,22 @@ func (p *passes) add(one pass) {
 	p.n++
 }
 
-func (p *passes) at(i int) *pass {
+// met is how many breakers the request has met.
+func (p *Passes) met() int {
+	if p == nil {
+		return 0
+	}
+	return p.n
+}
+
+func (p *Passes) forget() {
+	if n := p.met(); n > 0 {
+		clear(p.few[:min(n, len(p.few))])
+		p.more, p.n = nil, 0
+	}
+}
+
+func (p *Passes) at(i int) *pass {
 	if i < len(p.few) {
 		return &p.few[i]
 	}
@@ -32,31 +48,29 @@ func (p *passes) at(i int) *pass {
 }
 
 // offer counts the request, by whether its limits let it pass, for every breaker that it has met.
-func (p *passes) offer(stripe uint32, within bool) {
-	for i := range p.n {
+func (p *Passes) offer(stripe uint32, within bool) {
+	for i := range p.met() {
 		p.at(i).watch.Offer(stripe, within)
 	}
 }
 
-// record tells the breakers how the request ended.
-func (p *passes) record(stripe uint32, o *Outcome) {
-	for i := range p.n {
+// record tells the breakers how the request ended, and lets go of them.
+func (p *Passes) record(stripe uint32, o *Outcome) {
+	for i := range p.met() {
 		one := p.at(i)
 		outcome, slow := blame(o, one.watch.cell.terms.Load())
 		one.record(stripe, outcome, slow)
 	}
-	p.clear()
+	p.forget()
 }
 
-// giveBack tells the breakers that the request does not get as far as their targets.
-func (p *passes) giveBack(stripe uint32) {
-	for i := range p.n {
+// giveBack tells the breakers that the request does not get as far as their targets, and lets go of them.
+func (p *Passes) giveBack(stripe uint32) {
+	for i := range p.met() {
 		p.at(i).record(stripe, breaker.Ignored, false)
 	}
-	p.clear()
+	p.forget()
 }
-
-func (p *passes) clear() { p.n, p.more = 0, nil }
 
 func (p *pass) record(stripe uint32, o breaker.Outcome, slow bool) {
 	p.watch.Record(p.Pass, stripe, o, slow)
@@ -119,6 +133,9 @@ func (t *Table) askBreaker(c *breakerCell, now int64, m *Match, v *Verdict) {
 		w := t.breakerOf(c, m.Tenant.name, now)
 		if p = w.Admit(now, m.random, m.Route.core); w.tenant != "" {
 			w.flying.Add(1)
+		}
+		if m.passes == nil {
+			m.passes = new(Passes)
 		}
 		m.passes.add(pass{w, p})
 	}

@@ -18,8 +18,8 @@ type Match struct {
 	// Token says why the token is not valid by which the request was to be identified; None where there is no such token.
 	Token token.Fault
 
-	random uint32 // the request's
-	passes passes // of the breakers that it meets, which Settle tells how it ended
+	random uint32  // the request's
+	passes *Passes // likewise; nil until it meets a breaker, if it had none
 }
 
 // Match finds a request's tenant, route and backend. It allocates nothing for a tenant that has a cell; the first request of
@@ -37,7 +37,7 @@ func (t *Table) MatchAs(now int64, req *Request, tenant string) Match {
 }
 
 func (t *Table) match(now int64, req *Request, identity []byte, source int) Match {
-	m := Match{Backend: -1, Route: t.noRoute, Identity: identity, Source: source, random: req.Random}
+	m := Match{Backend: -1, Route: t.noRoute, Identity: identity, Source: source, random: req.Random, passes: req.Passes}
 	if i := t.router.match(req); i >= 0 {
 		m.Route = t.routes[i]
 	}

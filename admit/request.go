@@ -17,6 +17,8 @@ type Request struct {
 	// Random is a number by chance, the same for every look at the request: it says when a breaker that closes again lets the request
 	// through, and spreads counting over several lines of memory.
 	Random uint32
+	// Passes is memory for what breakers say to the request, in use from Decide to Settle; nil: it is allocated where one is met.
+	Passes *Passes
 }
 
 // BrokenSPIFFE stands in Request.SPIFFE for a certificate that breaks the standard of X.509-SVIDs.

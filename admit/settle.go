@@ -30,9 +30,7 @@ func (t *Table) Settle(m *Match, v *Verdict, o Outcome) {
 		m.passes.offer(m.random, v.AtBackend())
 		t.giveUp(v)
 	}
-	if m.passes.n > 0 {
-		m.passes.record(m.random, &o)
-	}
+	m.passes.record(m.random, &o)
 	if v.backend != nil {
 		v.backend.leave(o.Now, o.Latency)
 	}

@@ -29,6 +29,7 @@ type exchange struct {
 	match    admit.Match
 	body     []byte // what came of it with the head, decoded; in the connection's buffer
 	verdict  admit.Verdict
+	passes   admit.Passes
 	call     *upstream.Conn // the backend's connection while it is ours
 	up, down pacer          // of the request's body and of the answer's
 
@@ -109,6 +110,7 @@ func (x *exchange) arrive(now int64) {
 		x.trusted = true
 		x.req.Client = admit.ClientAddr(trusted, peer, head)
 	}
+	x.req.Passes = &x.passes
 	x.identify()
 }
 
