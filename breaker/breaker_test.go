@@ -426,3 +426,76 @@ func TestLinesAreCacheLines(t *testing.T) {
 		}
 	}
 }
+
+// Ask says what Admit then says, and takes nothing, whatever the level.
+func TestAsk(t *testing.T) {
+	s := valid(t, func(s *Settings) { s.QPS = QPS{} })
+	b := New(0, s)
+	same := func(now int64, random uint32, want Answer) {
+		t.Helper()
+		asked := b.Ask(now, random, true)
+		for range 10 {
+			if again := b.Ask(now, random, true); again != asked {
+				t.Fatalf("asked again: %+v after %+v", again, asked)
+			}
+		}
+		b.Record(asked, 0, HardFailure, true) // which records nothing
+		p := b.Admit(now, random, true)
+		if p.Answer != want || asked.Answer != want || p.RetryAfter != asked.RetryAfter {
+			t.Fatalf("at %s: asked %+v, admitted %+v, want %v", clock(now), asked, p, want)
+		}
+		if p.OK() {
+			b.Record(p, 0, Success, false)
+		}
+	}
+	same(0, 0, Admitted)
+	for range 30 {
+		b.Record(b.Admit(0, 0, true), 0, Failure, false)
+	}
+	b.Tick(second, 0)
+	same(second, 0, Refused)
+	now := 6 * second
+	b.Tick(now, 0)
+	for range 3 {
+		same(now, 0, Probe)
+	}
+	same(now, 0, Refused)
+	b.Tick(7*second, 0)
+	same(8*second, 1<<30, Refused)
+	same(12*second, 1<<30, Admitted)
+}
+
+// A breaker is at rest when it was quiet for as long as it remembers, and never while it is anything but Normal.
+func TestAtRest(t *testing.T) {
+	f := func(what string, change func(*Settings), use func(*Breaker), want int64) {
+		t.Helper()
+		b := New(0, valid(t, change))
+		use(b)
+		for now := second; now <= 20*minute; now += second {
+			b.Tick(now, 0)
+			if b.AtRest() {
+				if now != want {
+					t.Errorf("%s: at rest at %s, want %s", what, clock(now), clock(want))
+				}
+				return
+			}
+		}
+		if want != 0 {
+			t.Errorf("%s: never at rest, want %s", what, clock(want))
+		}
+	}
+	calls := func(s *Settings) { s.QPS = QPS{} }
+	rate := func(s *Settings) { s.Failures, s.Open = Failures{}, Opening{} }
+	call := func(n int, o Outcome) func(*Breaker) {
+		return func(b *Breaker) {
+			for range n {
+				b.Record(b.Admit(0, 0, true), 0, o, false)
+			}
+		}
+	}
+
+	f("new", nil, func(*Breaker) {}, second)
+	f("a call", calls, call(1, Success), 11*second)
+	f("open, and without probes for ever", calls, call(20, Failure), 0)
+	f("a request", rate, func(b *Breaker) { b.Offer(0, false); b.Offer(0, true) }, 5*minute+5*second)
+}

@@ -1,0 +1,452 @@
+package admit
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// one is a random number that says nothing.
+func one() float64 { return 0 }
+
+// tick looks at the breakers and returns the changes of level, as "name from-to".
+func (r *rig) tick() []string {
+	var changes []string
+	r.table.Tick(r.now, one, func(c BreakerChange) {
+		text := fmt.Sprintf("%s %s-%s", c.Breaker, c.From, c.To)
+		if c.Tenant != "" {
+			text += " of " + c.Tenant
+		}
+		changes = append(changes, text)
+	})
+	return changes
+}
+
+// wantTick lets a second pass, and compares the changes of level that come with it.
+func (r *rig) wantTick(want ...string) {
+	r.Helper()
+	r.wait(time.Second)
+	if diff := cmp.Diff(want, r.tick()); diff != "" {
+		r.Errorf("unexpected changes of level (-want +got):\n%s", diff)
+	}
+}
+
+// end makes one whole request that ends so, if it passes.
+func (r *rig) end(tenant, path string, o Outcome) Reason {
+	m, v := r.open(tenant, path)
+	if v.Reason != Passed {
+		r.settle(m, v)
+		return v.Reason
+	}
+	o.Now = r.now
+	r.table.Settle(m, v, o)
+	return Passed
+}
+
+// ends makes some.
+func (r *rig) ends(n int, tenant, path string, o Outcome) {
+	for range n {
+		r.end(tenant, path, o)
+	}
+}
+
+// level is that of the breaker of a policy, or of a tenant's own.
+func (r *rig) level(name, tenant string) string {
+	for _, s := range r.table.Breakers(r.now) {
+		if s.Breaker == name && s.Tenant == tenant {
+			return s.Level.String()
+		}
+	}
+	return "none"
+}
+
+func (r *rig) wantLevel(name, tenant, want string) {
+	r.Helper()
+	if got := r.level(name, tenant); got != want {
+		r.Errorf("%s of %q: unexpected level: got %s, want %s", name, tenant, got, want)
+	}
+}
+
+var (
+	good   = Outcome{Status: 200, Latency: time.Millisecond}
+	failed = Outcome{Status: 500, Latency: time.Millisecond}
+	reset  = Outcome{Reason: BackendReset, Status: 502}
+)
+
+const failing = `
+	Backend main {endpoints: [{address: 127.0.0.1:9000}]}
+	Backend other {endpoints: [{address: 127.0.0.1:9001}]}
+	Route rest {backend: main}
+	Route other {match: [{path: /other}], backend: other}
+	TenantPolicy all {tenants: {any: true}, limits: [{name: steady, requests: 1000}, {name: none, requests: 0, routes: [other]}]}
+	TenantPolicy less {tenants: {names: [small]}, limits: [{name: steady, requests: 1, per: 1h}]}
+	BreakerPolicy main {target: {kind: Backend, name: main}, failures: {minRequests: 10, statuses: ["500"]}, open: {for: 5s, probes: 2, ramp: 0s}}`
+
+// A breaker opens for all that goes to its target, lets probes through, and closes.
+func TestBreakerOpens(t *testing.T) {
+	r := newRig(t, failing)
+	r.ends(18, "acme", "/", good)
+	r.ends(2, "acme", "/", failed)
+	r.want("acme", "/", Passed, "") // nothing is judged before the tick
+	r.wantTick()                    // 2 of 21
+	r.ends(1, "acme", "/", failed)
+	r.wantTick("main normal-open")
+	v := r.try("globex", "/")
+	if v.Reason != BreakerOpen || v.Breaker != "main" || v.RetryAfter != 5*time.Second {
+		t.Errorf("unexpected verdict: got %v of %q, retry after %v; want breaker_open of main, 5s", v.Reason, v.Breaker, v.RetryAfter)
+	}
+	r.wantAvailable("globex", "steady", 1000) // which its limits were not asked
+	for range 4 {
+		r.wantTick()
+	}
+	r.wantTick("main open-half_open")
+	first, second := r.visit("acme"), r.visit("acme")
+	first.is(Passed)
+	second.is(Passed)
+	r.want("acme", "/", BreakerOpen, "")
+	first.settle()
+	second.settle()
+	r.wantTick("main half_open-normal")
+	r.wantPasses("acme", 5, 5)
+}
+
+// Whoever nothing would let pass is told so, and one limit's denial does not hide the breaker.
+func TestBreakerAndLimits(t *testing.T) {
+	r := newRig(t, failing+`
+	BreakerPolicy route {target: {kind: Route, name: other}, failures: {minRequests: 1}}`)
+	r.want("small", "/", Passed, "")
+	r.want("small", "/", Limited, "less/steady")
+	r.ends(10, "acme", "/", reset)
+	r.wantTick("main normal-open")
+	r.want("small", "/", BreakerOpen, "")
+	r.want("acme", "/other", Blocked, "all/none")
+	// A probe is not spent on a request that its limits refuse.
+	for range 4 {
+		r.wantTick()
+	}
+	r.wantTick("main open-half_open")
+	for range 5 {
+		r.want("small", "/", Limited, "less/steady")
+	}
+	r.want("acme", "/", Passed, "")
+	r.want("acme", "/", Passed, "")
+	r.want("acme", "/", BreakerOpen, "")
+}
+
+// Of two breakers that turn a request away, open goes before shed, and the longer wait before the shorter. One that lets it pass
+// gets its probe back.
+func TestStrictestBreaker(t *testing.T) {
+	f := func(want string, waits time.Duration, passes ...Verdict) {
+		t.Helper()
+		var v Verdict
+		for _, p := range passes {
+			v = stricter(v, p)
+		}
+		if v.Breaker != want || v.RetryAfter != waits {
+			t.Errorf("unexpected verdict: got %q for %v, want %q for %v", v.Breaker, v.RetryAfter, want, waits)
+		}
+	}
+	shed := Verdict{Reason: Shed, Breaker: "shed", RetryAfter: time.Hour}
+	open := Verdict{Reason: BreakerOpen, Breaker: "open", RetryAfter: time.Second}
+	longer := Verdict{Reason: BreakerOpen, Breaker: "longer", RetryAfter: time.Minute}
+	f("open", time.Second, shed, open)
+	f("open", time.Second, open, shed)
+	f("longer", time.Minute, open, longer, shed)
+	f("shed", time.Hour, shed, Verdict{Reason: Limited, RetryAfter: 2 * time.Hour})
+
+	r := newRig(t, failing+`
+	BreakerPolicy rest {target: {kind: Route, name: rest}, failures: {minRequests: 10, statuses: ["500"]}, open: {for: 20s, probes: 2, ramp: 0s}}`)
+	r.ends(10, "acme", "/", failed)
+	r.wantTick("main normal-open", "rest normal-open")
+	for range 4 {
+		r.wantTick()
+	}
+	r.wantTick("main open-half_open")
+	for range 10 {
+		if v := r.try("acme", "/"); v.Breaker != "rest" {
+			t.Errorf("unexpected breaker: got %q, want rest", v.Breaker)
+		}
+	}
+	for range 14 {
+		r.wantTick()
+	}
+	r.wantTick("rest open-half_open")
+	r.wantPasses("acme", 2, 2)
+	r.wantTick("main half_open-normal", "rest half_open-normal")
+}
+
+// Whose fault it is: each of these ends many requests, and the breaker opens or does not.
+func TestBlame(t *testing.T) {
+	f := func(what string, o Outcome, want string) {
+		t.Helper()
+		r := newRig(t, strings.Replace(failing, "minRequests: 10", "minRequests: 10, slowerThan: 1s", 1))
+		r.ends(20, "acme", "/", o)
+		r.wait(time.Second)
+		r.tick()
+		if got := r.level("main", ""); got != want {
+			t.Errorf("%s: unexpected level: got %s, want %s", what, got, want)
+		}
+	}
+
+	f("answered", good, "normal")
+	f("a status that is listed", failed, "open")
+	f("one that is not", Outcome{Status: 503}, "normal")
+	f("a status that is none", Outcome{Status: 999}, "normal")
+	f("slow", Outcome{Status: 200, Latency: 1100 * time.Millisecond}, "open")
+	f("as slow as it may be", Outcome{Status: 200, Latency: time.Second}, "normal")
+	for _, r := range []Reason{BackendRefused, BackendReset, BackendProtocol, ConnectTimeout, ResponseTimeout, BodyIdleTimeout} {
+		f(r.String(), Outcome{Reason: r, Status: r.Status()}, "open")
+	}
+	for _, r := range []Reason{NoEndpoint, PoolFull, Draining, Internal, ClientBody, ClientBodyTooLong, ClientTimeout, ClientGone, RequestTimeout} {
+		f(r.String(), Outcome{Reason: r, Status: r.Status()}, "normal")
+	}
+	f("too long for its route, without an answer", Outcome{Reason: RequestTimeout, Status: 504, Awaited: time.Millisecond}, "open")
+	f("left a backend that stalls", Outcome{Reason: ClientGone, Status: 499, Awaited: 1100 * time.Millisecond}, "open")
+	f("left early", Outcome{Reason: ClientGone, Status: 499, Awaited: time.Second}, "normal")
+	f("a WebSocket that broke off", Outcome{Reason: BackendReset, Status: 101, Latency: time.Millisecond}, "normal")
+	f("a WebSocket that nobody used", Outcome{Reason: BodyIdleTimeout, Status: 101, Latency: time.Millisecond}, "normal")
+}
+
+const rates = `
+	Backend main {endpoints: [{address: 127.0.0.1:9000}]}
+	Route rest {backend: main}
+	Route extra {match: [{path: /extra}], backend: main, criticality: NonCore}
+	TenantPolicy all {tenants: {any: true}, limits: [{name: steady, requests: 1000}]}
+	TenantPolicy flood {tenants: {names: [flood]}, limits: [{name: steady, requests: 10}]}
+	BreakerPolicy main {target: {kind: Backend, name: main}, qpsBaseline: {sample: 1s, baseline: 20s, minRate: 5, periods: 2, recover: 2}}`
+
+// second makes requests at a rate for a second, and looks at the breakers.
+func (r *rig) second(rate int, tenant, path string) []string {
+	r.ends(rate, tenant, path, good)
+	r.wait(time.Second)
+	return r.tick()
+}
+
+// Degraded sheds NonCore routes, and goes on counting those it sheds: the level falls when the rate does.
+func TestBreakerSheds(t *testing.T) {
+	r := newRig(t, rates)
+	for range 10 {
+		r.second(100, "acme", "/")
+	}
+	var changes []string
+	for range 3 {
+		changes = append(changes, r.second(100, "acme", "/")...)
+		changes = append(changes, r.second(0, "acme", "/")...) // within a fall nothing counts: the direction is up
+	}
+	for range 2 {
+		r.ends(100, "acme", "/", good)
+		changes = append(changes, r.second(100, "acme", "/extra")...)
+	}
+	v := r.try("acme", "/extra")
+	if v.Reason != Shed || v.Breaker != "main" || v.RetryAfter != 2*time.Second {
+		t.Errorf("unexpected verdict: got %v of %q, retry after %v; want shed of main, 2s", v.Reason, v.Breaker, v.RetryAfter)
+	}
+	r.want("acme", "/", Passed, "")
+	for range 5 { // all that is over the baseline is shed by now
+		r.ends(100, "acme", "/", good)
+		changes = append(changes, r.second(100, "acme", "/extra")...)
+	}
+	for range 2 {
+		changes = append(changes, r.second(100, "acme", "/")...)
+	}
+	if diff := cmp.Diff([]string{"main normal-degraded", "main degraded-normal"}, changes); diff != "" {
+		t.Errorf("unexpected changes (-want +got):\n%s", diff)
+	}
+	r.want("acme", "/extra", Passed, "")
+}
+
+// A flood that its own limits stop is offered, and judged by nobody.
+func TestBreakerAndFlood(t *testing.T) {
+	r := newRig(t, rates)
+	for range 10 {
+		r.second(100, "acme", "/")
+	}
+	for range 10 {
+		r.ends(1000, "flood", "/extra", good)
+		if changes := r.second(100, "acme", "/"); changes != nil {
+			t.Errorf("unexpected changes: %v", changes)
+		}
+	}
+	s := r.table.Breakers(r.now)[0]
+	if n := s.Numbers; n.Offered != 1100 || n.Rate != 110 || n.Baseline < 100 || n.Baseline > 110 || n.High < 135 || s.Target != "Backend main" {
+		t.Errorf("unexpected state: %+v", s)
+	}
+}
+
+// With perTenant, what becomes of one tenant's requests is nothing to another.
+func TestBreakerPerTenant(t *testing.T) {
+	r := newRig(t, strings.Replace(failing, "target:", "perTenant: true, target:", 1))
+	r.ends(20, "acme", "/", failed)
+	r.ends(20, "small", "/", good)
+	r.ends(20, "globex", "/", good)
+	r.wantTick("main normal-open of acme")
+	r.want("acme", "/", BreakerOpen, "")
+	r.want("globex", "/", Passed, "")
+	r.wantLevel("main", "", "normal")
+	r.wantLevel("main", "acme", "open")
+	r.wantLevel("main", "globex", "normal")
+	// Who has been quiet for a window is forgotten; an open breaker is not.
+	for range 4 {
+		r.wantTick()
+	}
+	r.wantTick("main open-half_open of acme")
+	for range 10 {
+		r.wantTick()
+	}
+	r.wantLevel("main", "globex", "none")
+	r.wantLevel("main", "acme", "half_open")
+	// A request in flight keeps what will be told of it.
+	v := r.visit("globex")
+	for range 20 {
+		r.wantTick()
+	}
+	r.wantLevel("main", "globex", "normal")
+	v.settle()
+	for range 11 {
+		r.wantTick()
+	}
+	r.wantLevel("main", "globex", "none")
+}
+
+// There is room for so many tenants that policy does not name; the others share one. Those that are named have theirs in any case.
+func TestBreakerTenantsAreBounded(t *testing.T) {
+	r := newRig(t, strings.Replace(failing, "target:", "perTenant: true, target:", 1))
+	for i := range maxTenantBreakers + 50 {
+		r.try(fmt.Sprint("t", i), "/")
+	}
+	if n := r.table.tenantBreakers(); n != maxTenantBreakers {
+		t.Fatalf("unexpected number of breakers: got %d, want %d", n, maxTenantBreakers)
+	}
+	r.ends(20, "late", "/", failed)
+	r.ends(20, "small", "/", failed)
+	r.wantTick("main normal-open")
+	r.want("later", "/", BreakerOpen, "")
+	r.want("t1", "/", Passed, "")
+	if got := r.level("main", "small"); got == "none" {
+		t.Error("a named tenant has no breaker of its own")
+	}
+	for range 11 {
+		r.wait(time.Second)
+		r.tick()
+	}
+	if n := r.table.tenantBreakers(); n != 0 {
+		t.Errorf("unexpected number of breakers at rest: got %d, want 0", n)
+	}
+}
+
+// What a breaker has learned survives a change of documents, unless it has another target.
+func TestBreakerIsAdopted(t *testing.T) {
+	r := newRig(t, failing)
+	r.ends(20, "acme", "/", failed)
+	r.wantTick("main normal-open")
+	flying, v := r.open("acme", "/other")
+	r.swap(failing + `
+	BreakerPolicy second {target: {kind: Backend, name: main}, failures: {}}`)
+	r.want("acme", "/", BreakerOpen, "")
+	r.wantTick()
+	// A request of the table before may end now.
+	r.settle(flying, v)
+	// Other numbers: what is not judged any more is Normal, and that is announced.
+	r.swap(strings.Replace(failing, `failures: {minRequests: 10, statuses: ["500"]}, open: {for: 5s, probes: 2, ramp: 0s}`, "qpsBaseline: {}", 1))
+	r.want("acme", "/", Passed, "")
+	r.wantTick("main open-normal")
+	// Until Adopt nothing changes.
+	r.swap(failing)
+	next, err := Build(r.table, snapshotOf(t, strings.Replace(failing, "minRequests: 10", "minRequests: 1", 1)), r.now, r.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.ends(1, "acme", "/", failed)
+	r.wantTick()
+	r.table = next
+	r.table.Adopt(r.now)
+	r.wantTick("main normal-open")
+	// Another target begins anew.
+	r.swap(strings.Replace(failing, "kind: Backend, name: main", "kind: Backend, name: other", 1))
+	r.wantLevel("main", "", "normal")
+}
+
+func TestTickEvery(t *testing.T) {
+	f := func(want time.Duration, lines string) {
+		t.Helper()
+		if got := newRig(t, "Route all {backend: main}\n"+lines).table.TickEvery(); got != want {
+			t.Errorf("unexpected time between ticks: got %v, want %v", got, want)
+		}
+	}
+
+	f(0, "TenantPolicy p {tenants: {any: true}}")
+	f(time.Second, "BreakerPolicy a {target: {kind: Backend, name: main}, qpsBaseline: {}}")
+	f(200*time.Millisecond, "BreakerPolicy a {target: {kind: Backend, name: main}, qpsBaseline: {}}\nBreakerPolicy b {target: {kind: Route, name: all}, failures: {window: 2s}}")
+}
+
+// A breaker that can wait for the next tick is not looked at; one that cannot is.
+func TestTickIsDue(t *testing.T) {
+	r := newRig(t, "Route all {backend: main}\nTenantPolicy p {tenants: {any: true}}\n"+
+		"BreakerPolicy fast {target: {kind: Backend, name: main}, failures: {window: 1s, minRequests: 1}}\nBreakerPolicy slow {target: {kind: Backend, name: main}, failures: {window: 10s, minRequests: 1}}")
+	r.tick()
+	r.end("acme", "/", failed)
+	r.wait(100 * time.Millisecond)
+	if diff := cmp.Diff([]string{"fast normal-open"}, r.tick()); diff != "" {
+		t.Error(diff)
+	}
+	for range 8 {
+		r.wait(100 * time.Millisecond)
+		if changes := r.tick(); changes != nil {
+			t.Errorf("unexpected changes: %v", changes)
+		}
+	}
+	r.wait(100 * time.Millisecond)
+	if diff := cmp.Diff([]string{"slow normal-open"}, r.tick()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// More breakers for one request than fit into the memory that it brings.
+func TestManyBreakers(t *testing.T) {
+	lines := "Route all {backend: main}\nTenantPolicy p {tenants: {any: true}}"
+	var want []string
+	for i := range 9 {
+		lines += fmt.Sprintf("\nBreakerPolicy b%d {target: {kind: Backend, name: main}, failures: {minRequests: 1}}", i)
+		want = append(want, fmt.Sprintf("b%d normal-open", i))
+	}
+	r := newRig(t, lines)
+	var passes Passes
+	for range 2 {
+		req := requestOf("acme", "/")
+		req.Passes = &passes
+		m := r.table.Match(r.now, req)
+		v := r.table.Decide(r.now, &m)
+		r.table.Settle(&m, &v, failed)
+	}
+	if passes.more != nil || passes.n != 0 || passes.few != [4]pass{} {
+		t.Error("memory of a request that has ended holds on to breakers")
+	}
+	r.wantTick(want...)
+}
+
+// Every request is offered, also one that ends while it waits.
+func TestOffersOfThoseWhoWait(t *testing.T) {
+	r := newRig(t, `
+		Backend main {endpoints: [{address: 127.0.0.1:9000}], capacity: {concurrency: 1, queue: 2, queueTimeout: 1h}}
+		Route all {backend: main}
+		TenantPolicy gold {tenants: {names: [acme]}, concurrency: {max: 1, queue: 1}}
+		TenantPolicy all {tenants: {any: true}}
+		BreakerPolicy main {target: {kind: Backend, name: main}, qpsBaseline: {sample: 1s, baseline: 20s, minRate: 5}}`)
+	r.visit("acme").is(Passed)
+	gate, place := r.visit("acme"), r.visit("other")
+	gate.waits()
+	place.waits()
+	gate.settle()
+	place.settle()
+	r.visit("other").waits()
+	r.visit("other").waits()
+	r.visit("other").is(Overload)
+	r.wait(time.Second)
+	r.tick()
+	if n := r.table.Breakers(r.now)[0].Numbers; n.Offered != 4 || n.Rate != 3 {
+		t.Errorf("unexpected rates: got %v offered, %v passed; want 4 and 3", n.Offered, n.Rate)
+	}
+}
