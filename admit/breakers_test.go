@@ -2,6 +2,7 @@ package admit
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ func (r *rig) tick() []string {
 		}
 		changes = append(changes, text)
 	})
+	slices.Sort(changes)
 	return changes
 }
 
@@ -449,4 +451,150 @@ func TestOffersOfThoseWhoWait(t *testing.T) {
 	if n := r.table.Breakers(r.now)[0].Numbers; n.Offered != 4 || n.Rate != 3 {
 		t.Errorf("unexpected rates: got %v offered, %v passed; want 4 and 3", n.Offered, n.Rate)
 	}
+}
+
+func TestCollectBreakers(t *testing.T) {
+	names := []string{"weir_breaker_level", "weir_breaker_transitions_total", "weir_breaker_qps", "weir_breaker_qps_passed",
+		"weir_breaker_qps_baseline", "weir_breaker_qps_corridor"}
+	r := newRig(t, strings.Replace(failing, "target:", "perTenant: true, target:", 1))
+	r.ends(20, "acme", "/", failed)
+	r.ends(20, "globex", "/", failed)
+	r.ends(20, "initech", "/", good)
+	r.wantTick("main normal-open of acme", "main normal-open of globex")
+	r.wantMetrics(`
+# HELP weir_breaker_level Level of a breaker: 0 normal, 1 degraded, 2 open, probes or not; with perTenant the worst of all tenants.
+# TYPE weir_breaker_level gauge
+weir_breaker_level{breaker="main"} 2
+# HELP weir_breaker_transitions_total Changes of a breaker's level; with perTenant of all tenants together.
+# TYPE weir_breaker_transitions_total counter
+weir_breaker_transitions_total{breaker="main",from="half_open",to="normal"} 0
+weir_breaker_transitions_total{breaker="main",from="half_open",to="open"} 0
+weir_breaker_transitions_total{breaker="main",from="normal",to="open"} 2
+weir_breaker_transitions_total{breaker="main",from="open",to="half_open"} 0
+`, names...)
+
+	r = newRig(t, rates)
+	r.second(50, "acme", "/")
+	r.wantMetrics(`
+# HELP weir_breaker_level Level of a breaker: 0 normal, 1 degraded, 2 open, probes or not; with perTenant the worst of all tenants.
+# TYPE weir_breaker_level gauge
+weir_breaker_level{breaker="main"} 0
+# HELP weir_breaker_qps Requests a second that came for a breaker's target in its last sample, whatever became of them.
+# TYPE weir_breaker_qps gauge
+weir_breaker_qps{breaker="main"} 50
+# HELP weir_breaker_qps_passed Of these, the requests a second that their tenants' limits let pass, or would have: what is compared with the baseline.
+# TYPE weir_breaker_qps_passed gauge
+weir_breaker_qps_passed{breaker="main"} 50
+`, names[0], names[2], names[3], names[4], names[5])
+	for range 5 {
+		r.second(100, "acme", "/")
+	}
+	r.ends(20, "flood", "/", good)
+	r.second(100, "acme", "/")
+	r.wantMetrics(`
+# HELP weir_breaker_qps Requests a second that came for a breaker's target in its last sample, whatever became of them.
+# TYPE weir_breaker_qps gauge
+weir_breaker_qps{breaker="main"} 120
+# HELP weir_breaker_qps_passed Of these, the requests a second that their tenants' limits let pass, or would have: what is compared with the baseline.
+# TYPE weir_breaker_qps_passed gauge
+weir_breaker_qps_passed{breaker="main"} 110
+# HELP weir_breaker_qps_baseline Requests a second that a breaker takes for usual, as soon as it knows.
+# TYPE weir_breaker_qps_baseline gauge
+weir_breaker_qps_baseline{breaker="main"} 100
+# HELP weir_breaker_qps_corridor Requests a second between which a breaker is at level normal, of the sides that are judged.
+# TYPE weir_breaker_qps_corridor gauge
+weir_breaker_qps_corridor{bound="high",breaker="main"} 135
+`, names[2:]...)
+}
+
+const explained = `
+	Backend main {endpoints: [{address: 127.0.0.1:9000}]}
+	Route extra {match: [{path: /extra}], backend: main, criticality: NonCore, fallback: {status: 203, staleFor: 1m}}
+	Route plain {match: [{path: /plain}], backend: main, criticality: NonCore}
+	TenantPolicy all {tenants: {any: true}, limits: [{name: steady, requests: 1000}]}
+	BreakerPolicy calls {target: {kind: Route, name: plain}, perTenant: true, failures: {minRequests: 10, slowerThan: 1s}, open: {for: 2s, maxFor: 8s, probes: 2}}
+	BreakerPolicy main {target: {kind: Backend, name: main}, qpsBaseline: {sample: 1s, baseline: 20s, minRate: 5, periods: 2, direction: Both}}`
+
+// What a trace tells of breakers, at each level; and a denial is remembered as it was explained.
+func TestExplainBreakers(t *testing.T) {
+	r := newRig(t, explained)
+	var recent Recent
+	f := func(path string, want string) {
+		t.Helper()
+		req := requestOf("acme", path)
+		req.Random = 1 << 31
+		trace := r.table.Explain(r.now, Question{Request: req})
+		_, text, _ := strings.Cut(trace.Text(), "BREAKER")
+		text, limits, _ := strings.Cut(text, "\n\n")
+		_, verdict, _ := strings.Cut(limits, "\n\n")
+		if diff := cmp.Diff(strings.TrimSpace(want), "BREAKER"+text+"\n\n"+strings.TrimSpace(verdict)); diff != "" {
+			t.Errorf("%s: unexpected text (-want +got):\n%s", path, diff)
+		}
+		if trace.Verdict.Passes {
+			return
+		}
+		m := r.table.Match(r.now, req)
+		v := r.table.Decide(r.now, &m)
+		recent.Remember(r.table, r.now, []byte("x"), req, &m, &v, trace.Verdict.Status)
+		r.settle(&m, &v)
+		then := r.now
+		r.second(1, "globex", "/plain")
+		got, at, ok := recent.Find(r.table, "x")
+		if !ok || at != then {
+			t.Fatalf("%s: found %v of %d, want one of %d", path, ok, at, then)
+		}
+		trace.Recorded, trace.RequestID = true, "x"
+		trace.Tenant.Cell, trace.Route.Match, trace.Route.Before, trace.Route.Why = "", "", "", ""
+		if diff := cmp.Diff(trace, got); diff != "" {
+			t.Errorf("%s (-explained +remembered):\n%s", path, diff)
+		}
+	}
+
+	f("/plain", `
+BREAKER  LEVEL          NUMBERS  WRITTEN AT
+calls    normal for 0s  -        set.yaml:22:1  Route plain, this tenant's own; lets pass
+main     normal for 0s  -        set.yaml:27:1  Backend main; lets pass
+
+verdict  passes`)
+	for range 9 {
+		r.second(40, "acme", "/plain")
+	}
+	r.ends(5, "acme", "/plain", Outcome{Status: 200, Latency: 2 * time.Second})
+	r.ends(1, "acme", "/plain", failed)
+	r.second(35, "acme", "/plain")
+	f("/plain", `
+BREAKER  LEVEL           NUMBERS                                          WRITTEN AT
+calls    normal for 10s  1 of 401 calls failed, 5 slow                    set.yaml:22:1  Route plain, this tenant's own; lets pass
+main     normal for 10s  41/s, usually 40/s, at least 26/s, at most 54/s  set.yaml:27:1  Backend main; lets pass
+
+verdict  passes`)
+	r.second(60, "acme", "/plain")
+	r.second(60, "acme", "/plain")
+	f("/extra", `
+BREAKER  LEVEL            NUMBERS                                          WRITTEN AT
+main     degraded for 0s  60/s, usually 40/s, at least 26/s, at most 54/s  set.yaml:27:1  Backend main; sheds
+
+verdict  refused: shed by main, fallback: the last good answer, or status 203, worth another try in 3s`)
+	for range 3 {
+		r.second(40, "acme", "/plain")
+	}
+	r.ends(50, "acme", "/plain", failed)
+	r.wantTick("calls normal-open of acme")
+	f("/plain", `
+BREAKER  LEVEL                      NUMBERS                                          WRITTEN AT
+calls    open for 0s, probes in 2s  51 of 291 calls failed, 5 slow                   set.yaml:22:1  Route plain, this tenant's own; refuses
+main     normal for 1s              50/s, usually 40/s, at least 26/s, at most 54/s  set.yaml:27:1  Backend main; lets pass
+
+verdict  refused: breaker_open by calls, status 503, worth another try in 2s
+         Retry-After: 2`)
+	for range 5 { // half open, normal, and then on the ramp
+		r.second(40, "acme", "/plain")
+	}
+	f("/plain", `
+BREAKER  LEVEL                    NUMBERS                                          WRITTEN AT
+calls    normal for 3s, 30% pass  0 of 120 calls failed                            set.yaml:22:1  Route plain, this tenant's own; refuses
+main     normal for 7s            40/s, usually 40/s, at least 26/s, at most 54/s  set.yaml:27:1  Backend main; lets pass
+
+verdict  refused: breaker_open by calls, status 503, worth another try in 10s
+         Retry-After: 10`)
 }

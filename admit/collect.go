@@ -11,6 +11,7 @@ type collector struct {
 	table                                                          func() *Table
 	requests, decisions, shadow, bytes, available, flight, waiting *prometheus.Desc
 	capacity, backendFlight, queue, dropped                        *prometheus.Desc
+	breakers                                                       breakerMetrics
 }
 
 // NewCollector returns a collector of the cells of the live table, which may be nil. Series of tenants, limits and routes that the
@@ -27,12 +28,17 @@ type collector struct {
 //	weir_backend_inflight{backend}
 //	weir_queue_length{backend}                                   requests that wait for a backend
 //	weir_queue_dropped_total{backend,cause}                      full, timeout and gone
+//	weir_breaker_level{breaker}                                  0 normal, 1 degraded, 2 open; with perTenant the worst
+//	weir_breaker_transitions_total{breaker,from,to}
+//	weir_breaker_qps{breaker}                                    and of the same kind _qps_passed and _qps_baseline
+//	weir_breaker_qps_corridor{breaker,bound}                     low and high
 //
 // Named tenants have a label of their own, up to Options.MetricTenants of them; all others are summed under `__other__`.
 // `__none__` stands for what a request did not get: a tenant, a route, a status.
 func NewCollector(table func() *Table) prometheus.Collector {
 	return &collector{
-		table: table,
+		table:    table,
+		breakers: newBreakerMetrics(),
 		requests: prometheus.NewDesc("weir_requests_total",
 			"Requests that have ended, by tenant, route, class of the status and reason.", []string{"tenant", "route", "code", "reason"}, nil),
 		decisions: prometheus.NewDesc("weir_limit_decisions_total",
@@ -72,6 +78,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.backendFlight
 	ch <- c.queue
 	ch <- c.dropped
+	c.breakers.describe(ch)
 }
 
 // Collect implements prometheus.Collector.
@@ -106,6 +113,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	c.collectAvailable(ch, t)
 	c.collectInFlight(ch, t)
 	c.collectBackends(ch, t)
+	c.breakers.collect(ch, t)
 }
 
 func (c *collector) collectRequests(ch chan<- prometheus.Metric, t *Table, tenant string, r *requests) {

@@ -97,9 +97,14 @@ func (t *Table) crowded(now int64, m *Match, v *Verdict) {
 	t.conclude(now, m, v)
 }
 
-// conclude is called once for each request, when it has passed or is refused.
+// conclude is called once for each request that breakers let through, when it has passed or is refused.
 func (t *Table) conclude(now int64, m *Match, v *Verdict) {
 	m.passes.offer(m.random, v.withinLimits())
+	t.compare(now, m, v)
+}
+
+// compare asks the limits in shadow, where there are any, about a request that is decided on.
+func (t *Table) compare(now int64, m *Match, v *Verdict) {
 	if tn := m.Tenant; tn.plan.tries {
 		tn.try(v, tn.plan.on(m.Route.index).shadow, now, m.Cost)
 	}

@@ -2,8 +2,8 @@ package admit
 
 import (
 	"slices"
+	"strconv"
 	"strings"
-	"time"
 
 	"weir/admit/token"
 	"weir/limit"
@@ -43,6 +43,7 @@ func (t *Table) Explain(now int64, q Question) Trace {
 	}
 	if m.Reason == Passed {
 		f.levels = m.Tenant.levels(m.Tenant.plan.on(m.Route.index), now, nil, -1)
+		f.breakers = t.breakersOf(now, &m)
 	}
 	f.verdict = r.Decide(now, &m)
 	if f.verdict.Waits() {
@@ -59,7 +60,7 @@ func (t *Table) Explain(now int64, q Question) Trace {
 		}
 	}
 	f.would = m.Tenant.would(&f.verdict, m.Route.index, now, f.cost)
-	f.status = m.Tenant.status(f.verdict.Reason)
+	f.status = t.statusOf(&m, f.verdict.Reason)
 	trace := t.trace(&f, &m.Tenant.plan.terms)
 	trace.Request = traceRequest(q.Request)
 	trace.Request.Cost = f.cost
@@ -97,6 +98,14 @@ func (tn *Tenant) status(r Reason) int {
 	return r.Status()
 }
 
+// statusOf is what the client of a request is told with; 0 for Passed.
+func (t *Table) statusOf(m *Match, r Reason) int {
+	if fallback := t.fallbackOf(m.Route.index, r); fallback != nil {
+		return fallback.Status
+	}
+	return m.Tenant.status(r)
+}
+
 // facts are what is known of one decision, made now or remembered.
 type facts struct {
 	identity       string
@@ -107,6 +116,7 @@ type facts struct {
 	cell           string
 	route, backend int // -1: none
 	cost, inFlight int64
+	breakers       []metBreaker
 	levels         []level
 	verdict, would Verdict      // would: of the limits in shadow
 	waits          string       // for what, before there is a verdict
@@ -215,14 +225,22 @@ func (t *Table) trace(f *facts, terms *policy.Plan) Trace {
 		trace.Backend = f.place
 		trace.Backend.Name, trace.Backend.Why = s.Backends[f.backend].Name, t.whyBackend(f, terms, trace.Terms)
 	}
+	for i := range f.breakers {
+		b := f.breakers[i].told()
+		b.Origin = t.placeOf(policy.KindBreakerPolicy, b.Name)
+		trace.Breakers = append(trace.Breakers, b)
+	}
 	f.tell(&trace, terms)
+	if fallback := t.fallbackOf(f.route, f.verdict.Reason); fallback != nil {
+		trace.Verdict.Fallback, trace.Verdict.Headers = fallbackText(fallback), nil
+	}
 	return trace
 }
 
 // tell adds the verdicts.
 func (f *facts) tell(trace *Trace, terms *policy.Plan) {
 	v := &f.verdict
-	trace.Verdict = verdictOf(v.Reason, v.Limit, v.RetryAfter)
+	trace.Verdict = verdictOf(v)
 	if f.waits != "" {
 		trace.Verdict = TraceVerdict{WaitsFor: f.waits}
 		return
@@ -230,7 +248,7 @@ func (f *facts) tell(trace *Trace, terms *policy.Plan) {
 	trace.Verdict.Status, trace.Verdict.Headers = f.status, f.headers(terms)
 	inShadow := func(l policy.LimitRule) bool { return l.Shadow && l.Unit == policy.UnitRequests }
 	if !v.firm && slices.ContainsFunc(terms.Limits, inShadow) && v.decided() {
-		would := verdictOf(f.would.Reason, f.would.Limit, f.would.RetryAfter)
+		would := verdictOf(&f.would)
 		trace.Shadow = &would
 	}
 }
@@ -241,6 +259,8 @@ func (f *facts) headers(terms *policy.Plan) (fields []string) {
 	case Limited, TooCostly, Concurrency:
 	case Overload:
 		return []string{"Retry-After: " + SoonRetry}
+	case Shed, BreakerOpen:
+		return []string{"Retry-After: " + strconv.FormatInt(RetryAfter(f.verdict.RetryAfter, 0), 10)}
 	default:
 		return nil
 	}
@@ -262,10 +282,10 @@ func (f *facts) headers(terms *policy.Plan) (fields []string) {
 // decided says whether limits had a say.
 func (v *Verdict) decided() bool { return v.Reason == Passed || v.Limit != nil }
 
-func verdictOf(r Reason, l *Limit, wait time.Duration) TraceVerdict {
-	told := TraceVerdict{Passes: r == Passed, Reason: r.String(), RetryAfter: Span(wait)}
-	if l != nil {
-		told.Policy, told.Limit = l.rule.Policy, l.rule.Name
+func verdictOf(v *Verdict) TraceVerdict {
+	told := TraceVerdict{Passes: v.Reason == Passed, Reason: v.Reason.String(), Breaker: v.Breaker, RetryAfter: Span(v.RetryAfter)}
+	if v.Limit != nil {
+		told.Policy, told.Limit = v.Limit.rule.Policy, v.Limit.rule.Name
 	}
 	return told
 }

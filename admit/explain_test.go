@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +38,15 @@ func (d documents) lines() string {
 		to := d.one("backend: main", "backend: other", "split: [{backend: main, weight: 3}, {backend: other, weight: 1}, {backend: third, weight: 0, tenants: [acme, eu-2]}]")
 		match := d.one("path: /pay, methods: [POST]", "path: /pay/*", "host: api.example.com", `host: "*.example.com", path: /t/*`, "headers: {X-Beta: yes}", "path: /*")
 		cost := d.one("", "", ", cost: {request: 2}", ", cost: {request: 0, header: X-Cost}", ", cost: {header: X-Cost}")
-		fmt.Fprintf(&b, "Route %s {match: [{%s}, {path: /%s}], %s%s}\n", name, match, name, to, cost)
+		gives := d.one("", "", ", criticality: NonCore", ", criticality: NonCore, fallback: {status: 203, staleFor: 1m}")
+		fmt.Fprintf(&b, "Route %s {match: [{%s}, {path: /%s}], %s%s%s}\n", name, match, name, to, cost, gives)
+	}
+	for i := range d.IntN(4) {
+		judges := d.one(", qpsBaseline: {sample: 2s, baseline: 20s, deviation: 20%, periods: 1, recover: 2, minRate: 0, direction: Both}",
+			", failures: {minRequests: 4, ratio: 40%}, open: {for: 5s, maxFor: 20s, probes: 2, ramp: 20s}",
+			", failures: {minRequests: 4, ratio: 40%, consecutive: 2}, open: {for: 20s, probes: 1, ramp: 0s}, qpsBaseline: {sample: 1s, baseline: 10s, periods: 1, minRate: 1}")
+		target := d.one("Backend, name: main", "Backend, name: other", "Route, name: pay", "Route, name: rest")
+		fmt.Fprintf(&b, "BreakerPolicy b%d {target: {kind: %s}, perTenant: %s%s}\n", i, target, d.one("false", "false", "true"), judges)
 	}
 	for i := range 1 + d.IntN(6) {
 		selector := d.one("names: [acme]", "names: [acme, eu-1]", `match: "eu-*"`, `match: "*-1"`, "any: true", "any: true", "unknown: true")
@@ -112,12 +121,22 @@ func (d documents) request() *Request {
 	return &Request{
 		Method: []byte(d.one("GET", "POST")), Host: []byte(d.one("api.example.com", "acme.example.com", "h", "eu-2.example.com:8080")),
 		Path: []byte(d.one("/pay", "/pay/1", "/read", "/rest", "/t/acme/x", "/t/globex/", "/")), Header: fields, Peer: peer, Client: peer,
-		SPIFFE: d.one("", "", "spiffe://example.org/ns/eu-2/sa", "spiffe://example.org/other", BrokenSPIFFE),
+		Random: d.Uint32(), SPIFFE: d.one("", "", "spiffe://example.org/ns/eu-2/sa", "spiffe://example.org/other", BrokenSPIFFE),
 	}
 }
 
+// outcome draws how a request ends that was let through.
+func (d documents) outcome(now int64) Outcome {
+	reason := Passed
+	if d.IntN(6) == 0 {
+		reason = BackendReset
+	}
+	status, _ := strconv.Atoi(d.one("200", "200", "200", "500"))
+	return Outcome{Reason: reason, Status: status, Now: now, Latency: time.Millisecond}
+}
+
 // said is what Match and Decide come to, in the words of a trace.
-func (t *Table) said(m *Match, v *Verdict) [8]string {
+func (t *Table) said(m *Match, v *Verdict) [9]string {
 	backend := ""
 	if m.Backend >= 0 {
 		backend = t.snapshot.Backends[m.Backend].Name
@@ -136,12 +155,12 @@ func (t *Table) said(m *Match, v *Verdict) [8]string {
 			reason = "waits for backend"
 		}
 	}
-	return [8]string{
-		string(m.Identity), fmt.Sprint(m.Source, known), m.Route.Name(), backend, reason, limit(v.Limit), v.RetryAfter.String(), limit(v.Shadow),
+	return [9]string{
+		string(m.Identity), fmt.Sprint(m.Source, known), m.Route.Name(), backend, reason, limit(v.Limit), v.RetryAfter.String(), limit(v.Shadow), v.Breaker,
 	}
 }
 
-func (t *Trace) said() [8]string {
+func (t *Trace) said() [9]string {
 	shadow, reason := "/", t.Verdict.Reason
 	if t.Verdict.WaitsFor != "" {
 		reason = "waits for " + t.Verdict.WaitsFor
@@ -149,9 +168,9 @@ func (t *Trace) said() [8]string {
 	if t.Shadow != nil {
 		shadow = t.Shadow.Policy + "/" + t.Shadow.Limit
 	}
-	return [8]string{
+	return [9]string{
 		t.Identity.Tenant, fmt.Sprint(t.Identity.Source, t.Tenant.Known), t.Route.Name, t.Backend.Name, reason,
-		t.Verdict.Policy + "/" + t.Verdict.Limit, t.Verdict.RetryAfter.String(), shadow,
+		t.Verdict.Policy + "/" + t.Verdict.Limit, t.Verdict.RetryAfter.String(), shadow, t.Verdict.Breaker,
 	}
 }
 
@@ -174,6 +193,7 @@ func TestExplainIsTheVerdict(t *testing.T) {
 			table = d.build(t, table, now)
 			for n := range requests {
 				now += d.Int64N(int64(time.Second))
+				table.Tick(now, d.Float64, func(c BreakerChange) { reasons[c.From.String()+" to "+c.To.String()]++ })
 				req := d.request()
 				q := Question{Request: req}
 				trace := table.Explain(now, q)
@@ -187,7 +207,10 @@ func TestExplainIsTheVerdict(t *testing.T) {
 				if want, got := table.said(&m, &v), trace.said(); want != got {
 					t.Fatalf("set %d, swap %d, request %d: Explain and Decide differ (-decided +explained):\n%s\n%s", set, swap, n, cmp.Diff(want, got), trace.Text())
 				}
-				if want := m.Tenant.status(v.Reason); !v.Waits() && trace.Verdict.Status != want {
+				for _, b := range trace.Breakers {
+					reasons[b.Level+" says "+b.Says]++
+				}
+				if want := table.statusOf(&m, v.Reason); !v.Waits() && trace.Verdict.Status != want {
 					t.Fatalf("set %d, request %d: status %d, want %d", set, n, trace.Verdict.Status, want)
 				}
 				reasons[trace.said()[4]]++
@@ -197,7 +220,11 @@ func TestExplainIsTheVerdict(t *testing.T) {
 				if flying = append(flying, open{table, m, v}); len(flying) > 3 {
 					end := d.IntN(len(flying))
 					o := &flying[end]
-					o.table.Settle(&o.m, &o.v, Outcome{Reason: o.v.Reason, Now: now})
+					outcome := Outcome{Reason: o.v.Reason, Now: now}
+					if o.v.Reason == Passed {
+						outcome = d.outcome(now)
+					}
+					o.table.Settle(&o.m, &o.v, outcome)
 					flying = append(flying[:end], flying[end+1:]...)
 				}
 				for i := range flying {
@@ -210,7 +237,8 @@ func TestExplainIsTheVerdict(t *testing.T) {
 	}
 	t.Log(reasons)
 	for _, word := range []string{"passed", "no_identity", "unknown_tenant", "no_route", "limited", "blocked", "too_costly", "concurrency", "bad_request",
-		"overload", "waits for tenant", "waits for backend"} {
+		"overload", "waits for tenant", "waits for backend", "shed", "breaker_open", "normal says pass", "normal says refuse", "degraded says pass",
+		"degraded says shed", "half_open says probe", "half_open says refuse", "open says refuse"} {
 		if reasons[word] < 100 {
 			t.Errorf("only %d requests were %s: the documents show too little", reasons[word], word)
 		}
@@ -225,7 +253,10 @@ func TestExplainChangesNothing(t *testing.T) {
 	r := newRigOf(t, Options{AnyTenants: ways}, `
 		TenantPolicy all {tenants: {any: true}, limits: [{name: steady, requests: 5, per: 1h}, {name: ceiling, requests: 100, per: 1h, bucket: Shared}]}
 		TenantPolicy eu {tenants: {match: "eu-*"}, limits: [{name: steady, requests: 1, per: 1h, mode: Shadow}]}
-		TenantPolicy gold {tenants: {names: [acme]}}`)
+		TenantPolicy gold {tenants: {names: [acme]}}
+		Route all {backend: main}
+		BreakerPolicy own {target: {kind: Backend, name: main}, perTenant: true, failures: {minRequests: 1}}
+		BreakerPolicy main {target: {kind: Backend, name: main}, failures: {minRequests: 1}}`)
 	for _, tenant := range []string{"acme", "globex"} {
 		r.wantPasses(tenant, 3, 3)
 	}
@@ -249,6 +280,9 @@ func TestExplainChangesNothing(t *testing.T) {
 	}
 	if cells := r.table.OnDemand(r.now).Cells; cells != 1 || len(r.table.plans) != plans {
 		t.Errorf("%d cells on demand and %d plans, want 1 and %d", cells, len(r.table.plans), plans)
+	}
+	if n := r.table.tenantBreakers(); n != 2 {
+		t.Errorf("%d breakers of tenants, want 2", n)
 	}
 	r.wantPasses("globex", 5, 2)
 }

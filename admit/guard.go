@@ -2,7 +2,7 @@ package admit
 
 import "weir/breaker"
 
-// pass is what one breaker said to a request that it let through.
+// pass is what one breaker said to a request.
 type pass struct {
 	watch *watch
 	breaker.Pass
@@ -60,14 +60,6 @@ func (p *Passes) record(stripe uint32, o *Outcome) {
 		one := p.at(i)
 		outcome, slow := blame(o, one.watch.cell.terms.Load())
 		one.record(stripe, outcome, slow)
-	}
-	p.forget()
-}
-
-// giveBack tells the breakers that the request does not get as far as their targets, and lets go of them.
-func (p *Passes) giveBack(stripe uint32) {
-	for i := range p.met() {
-		p.at(i).record(stripe, breaker.Ignored, false)
 	}
 	p.forget()
 }
@@ -155,10 +147,9 @@ func (t *Table) turnAway(now int64, m *Match, v *Verdict) {
 	tn := m.Tenant
 	said, by := tn.look(tn.plan.on(m.Route.index).enforced, now, m.Cost)
 	m.passes.offer(m.random, by == nil && tn.seat.gate.InFlight() < tn.plan.most)
-	m.passes.giveBack(m.random)
 	if *v = stricter(*v, said); v.Limit != nil {
 		tn.decisions(by).deny.Add(1)
 	}
 	v.firm = true
-	t.conclude(now, m, v)
+	t.compare(now, m, v)
 }

@@ -13,12 +13,14 @@ import (
 const (
 	// RecentDenials is how many denials are remembered.
 	RecentDenials = 1024
-	// recentLevels is how many limits of one denial are remembered; the one that refused is known besides.
-	recentLevels = 8
+	// recentLevels and recentBreakers are how many limits and breakers of one denial are remembered; the one that refused is known
+	// besides.
+	recentLevels   = 8
+	recentBreakers = 3
 )
 
 // Recent remembers the last [RecentDenials] denials, so that the request id that a client was told leads to the decision as it was
-// made. It takes no memory before the first denial, and a megabyte when all places are taken. The zero value is empty. Safe for
+// made. It takes no memory before the first denial, and a megabyte and a half when all places are taken. The zero value is empty. Safe for
 // concurrent use: to remember allocates nothing, and waits for nobody but a question or a denial that wants the same place.
 type Recent struct {
 	made sync.Once
@@ -54,6 +56,8 @@ type denial struct {
 	status         int
 	levels         [recentLevels]level
 	asked          int // how many of levels are set
+	breakers       [recentBreakers]metBreaker
+	met            int // how many of breakers are set
 }
 
 // Remember notes how a request of t was denied at now, whether by Match or by Decide, and what the client was told with. It is
@@ -78,12 +82,13 @@ func (r *Recent) Remember(t *Table, now int64, id []byte, req *Request, m *Match
 	}
 	terms := &m.Tenant.plan.terms
 	d.cost, d.inFlight, d.concurrency, d.form = max(m.Cost, 0), m.Tenant.seat.gate.InFlight(), terms.Concurrency, terms.Reject.Headers
-	d.verdict, d.would, d.status, d.asked = *v, Verdict{}, status, 0
+	d.verdict, d.would, d.status, d.asked, d.met = *v, Verdict{}, status, 0, 0
 	if m.Reason != Passed {
 		d.verdict.Reason = m.Reason
 		return
 	}
 	d.would = m.Tenant.would(v, m.Route.index, now, m.Cost)
+	d.met = len(m.passes.told(now, d.breakers[:0], recentBreakers))
 	d.asked = len(m.Tenant.levels(m.Tenant.plan.on(m.Route.index), now, d.levels[:0], recentLevels))
 }
 
@@ -111,7 +116,7 @@ func (r *Recent) Find(t *Table, id string) (trace Trace, now int64, ok bool) {
 func (d *denial) trace(t *Table) Trace {
 	f := facts{
 		identity: string(d.tenant[:d.tenantSize]), source: d.source, fault: d.fault, known: d.known, nobody: d.nobody, route: -1, backend: -1,
-		cost: d.cost, inFlight: d.inFlight, levels: d.levels[:d.asked], verdict: d.verdict, would: d.would, status: d.status,
+		cost: d.cost, inFlight: d.inFlight, breakers: d.breakers[:d.met], levels: d.levels[:d.asked], verdict: d.verdict, would: d.would, status: d.status,
 	}
 	var told Trace
 	if d.hash == t.snapshot.Hash {
@@ -121,6 +126,9 @@ func (d *denial) trace(t *Table) Trace {
 		told = t.trace(&f, &terms)
 	} else {
 		told = d.bareTrace(&f)
+	}
+	if d.met == recentBreakers {
+		told.Notes = append(told.Notes, fmt.Sprintf("the levels of %d breakers are remembered, and no more", recentBreakers))
 	}
 	if d.asked == recentLevels {
 		told.Notes = append(told.Notes, fmt.Sprintf("the levels of %d limits are remembered, and no more", recentLevels))
@@ -144,6 +152,9 @@ func (d *denial) bareTrace(f *facts) Trace {
 		Tenant:   TraceTenant{Known: f.known, Policies: []string{}, InFlight: f.inFlight, Concurrency: d.concurrency},
 		Route:    TraceRoute{Name: d.route}, Backend: TraceBackend{Name: d.backend},
 		Limits: []TraceLimit{}, Terms: []TraceTerm{},
+	}
+	for i := range f.breakers {
+		told.Breakers = append(told.Breakers, f.breakers[i].told())
 	}
 	terms := policy.Plan{Concurrency: d.concurrency, Reject: policy.Reject{Headers: d.form}}
 	for i := range f.levels {

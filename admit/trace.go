@@ -24,6 +24,9 @@ type Trace struct {
 	Tenant   TraceTenant   `json:"tenant"`
 	Route    TraceRoute    `json:"route"`
 	Backend  TraceBackend  `json:"backend"`
+	// Breakers are those of the route and of the backend, in the order in which they are asked; of a request that was refused
+	// before that none.
+	Breakers []TraceBreaker `json:"breakers,omitempty"`
 	// Limits are those of all policies that cover the tenant: enforced and in shadow, those that stand and those that do not.
 	Limits []TraceLimit `json:"limits"`
 	// Terms are what the policies say besides limits.
@@ -103,6 +106,35 @@ type TraceBackend struct {
 	Waiting  int64 `json:"waiting,omitempty"`
 }
 
+// TraceBreaker is one breaker that the request meets.
+type TraceBreaker struct {
+	Name   string `json:"name"`   // of the BreakerPolicy
+	Target string `json:"target"` // as in "Backend orders"
+	Origin Place  `json:"origin"`
+	// Own says that it is the tenant's own, as with perTenant.
+	Own   bool   `json:"own,omitempty"`
+	Level string `json:"level"` // normal, degraded, half_open or open
+	// For is how long it has been at that level, and Until how long it is open until probes are let through, or half open until
+	// silent ones are replaced.
+	For   Span `json:"for"`
+	Until Span `json:"until,omitempty"`
+	// Rates of the last sample in requests a second: all that came, those within their tenants' limits, the usual one, and
+	// the corridor around it. 0 is unknown, or not judged.
+	Offered  float64 `json:"offered,omitempty"`
+	Passed   float64 `json:"passed,omitempty"`
+	Baseline float64 `json:"baseline,omitempty"`
+	Low      float64 `json:"low,omitempty"`
+	High     float64 `json:"high,omitempty"`
+	// Calls that ended in the window, and those of them that failed and that were slow, as judged last.
+	Calls    int64 `json:"calls,omitempty"`
+	Failures int64 `json:"failures,omitempty"`
+	Slow     int64 `json:"slow,omitempty"`
+	// Share is the part of requests that it lets through by chance while it closes again; else 1, or 0 where it is open.
+	Share float64 `json:"share"`
+	// Says is pass, probe, shed or refuse.
+	Says string `json:"says"`
+}
+
 // What became of a rule.
 const (
 	RuleAsked      = "asked"      // it stands, and has a say in this request
@@ -174,7 +206,13 @@ type TraceVerdict struct {
 	// Policy and Limit are the limit that answers; empty for a refusal by something else.
 	Policy string `json:"policy,omitempty"`
 	Limit  string `json:"limit,omitempty"`
-	// RetryAfter is how long until it would pass, if nobody else spends; 0 when it passes, or waiting does not help.
+	// Breaker is the BreakerPolicy that answers; empty for a refusal by something else.
+	Breaker string `json:"breaker,omitempty"`
+	// Fallback is what the client gets in the place of a refusal by a breaker, as in "the last good answer, or status 200"; empty: the
+	// refusal.
+	Fallback string `json:"fallback,omitempty"`
+	// RetryAfter is how long until it would pass, if nobody else spends, or after a breaker until it is worth another try; 0 when it
+	// passes, or waiting does not help.
 	RetryAfter Span `json:"retryAfter"`
 	// Status is that of our own answer; 0 when the request passes.
 	Status int `json:"status"`

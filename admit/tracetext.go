@@ -27,6 +27,7 @@ func (t *Trace) Text() string {
 		line("backend", "%s", t.Backend.text())
 	}
 	_ = w.Flush() // a Builder takes everything
+	t.breakers(&b)
 	t.limits(&b)
 	t.terms(&b)
 	b.WriteByte('\n')
@@ -217,10 +218,19 @@ func (v *TraceVerdict) text() string {
 	if v.Limit != "" {
 		s += " by " + v.Policy + "/" + v.Limit
 	}
-	if v.Status != 0 {
+	if v.Breaker != "" {
+		s += " by " + v.Breaker
+	}
+	if v.Fallback != "" {
+		s += ", fallback: " + v.Fallback
+	} else if v.Status != 0 {
 		s += fmt.Sprintf(", status %d", v.Status)
 	}
-	if v.RetryAfter > 0 {
+	switch {
+	case v.RetryAfter == 0:
+	case v.Breaker != "":
+		s += ", worth another try in " + v.RetryAfter.short()
+	default:
 		s += ", passes in " + v.RetryAfter.short()
 	}
 	return s
