@@ -6,6 +6,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"weir/breaker"
 )
 
 // ample lets through whatever a benchmark asks for, exhausted nothing after the first request of each tenant.
@@ -47,6 +50,7 @@ func TestNoAllocations(t *testing.T) {
 		if tenant == "" {
 			req.Header = &byteField{}
 		}
+		req.Passes = new(Passes)
 		states := make([]LimitState, 0, 8)
 		n := testing.AllocsPerRun(1000, func() {
 			r.now += 1000
@@ -76,6 +80,10 @@ func TestNoAllocations(t *testing.T) {
 	f("matched, allowed", `TenantPolicy p {tenants: {match: "a*"}, `+allow, "acme", true)
 	f("unknown, allowed", shared+"TenantPolicy p {tenants: {any: true}, "+allow, "", true)
 	f("unknown, denied", shared+"TenantPolicy p {tenants: {any: true}, "+deny, "", false)
+	guarded := "\nRoute all {backend: main}\nBreakerPolicy b {target: {kind: Route, name: all}, qpsBaseline: {}, failures: {}}\nBreakerPolicy c {target: {kind: Backend, name: main}, perTenant: true, failures: {}}"
+	f("on demand, allowed, with breakers", "TenantPolicy p {tenants: {any: true}, "+allow+guarded, "acme", true)
+	f("on demand, denied, with breakers", "TenantPolicy p {tenants: {any: true}, "+deny+guarded, "acme", false)
+	f("unknown, allowed, with breakers", shared+"TenantPolicy p {tenants: {any: true}, "+allow+guarded, "", true)
 	f("unknown, refused", "TenantPolicy p {tenants: {names: [acme]}, "+allow, "", false)
 	f("uncovered, refused", "TenantPolicy p {tenants: {names: [acme]}, "+allow, "globex", false)
 }
@@ -178,6 +186,76 @@ func BenchmarkDecide(b *testing.B) {
 	f("named/match-decide-settle/denied", true, true, exhausted, Limited)
 	f("on-demand/match-decide-settle/allowed", false, true, ample, Passed)
 	f("on-demand/match-decide-settle/denied", false, true, exhausted, Limited)
+}
+
+// BenchmarkBreakers is what breakers add to a request: Match, Decide and Settle with so many of them.
+func BenchmarkBreakers(b *testing.B) {
+	f := func(name string, breakers int, perTenant bool, made int, want Reason) {
+		b.Run(name, func(b *testing.B) {
+			lines := "Route all {backend: main, criticality: NonCore}\nTenantPolicy p {tenants: {any: true}, limits: [{name: a, requests: 1000000000}]}"
+			for i := range breakers {
+				lines += fmt.Sprintf("\nBreakerPolicy b%d {target: {kind: Backend, name: main}, perTenant: %v, qpsBaseline: {}, failures: {minRequests: 1}}", i, perTenant)
+			}
+			r := newRig(b, lines)
+			for i := range made {
+				r.try(fmt.Sprint("t", i), "/")
+			}
+			if want == BreakerOpen {
+				r.ends(1, "acme", "/", failed)
+				r.tick()
+				r.now += int64(time.Second)
+				r.tick()
+			}
+			req := requestOf("", "/")
+			req.Header, req.Passes = &byteField{"X-Tenant-ID", []byte("acme")}, new(Passes)
+			b.ReportAllocs()
+			for b.Loop() {
+				r.now += 1000
+				m := r.table.Match(r.now, req)
+				v := r.table.Decide(r.now, &m)
+				if v.Reason != want {
+					b.Fatalf("unexpected verdict: %v", v.Reason)
+				}
+				r.table.Settle(&m, &v, Outcome{Reason: v.Reason, Status: 200})
+			}
+		})
+	}
+
+	f("none", 0, false, 0, Passed)
+	f("1", 1, false, 0, Passed)
+	f("2", 2, false, 0, Passed)
+	f("4", 4, false, 0, Passed)
+	f("1-per-tenant-of-10000", 1, true, 10000, Passed)
+	f("1-open", 1, false, 0, BreakerOpen)
+}
+
+// BenchmarkTick is the sampler's look at 10,000 breakers, one for each tenant, that have all had a request: in time, and as a
+// part of one core at the rate at which they must be looked at.
+func BenchmarkTick(b *testing.B) {
+	r := newRig(b, `
+		Route all {backend: main}
+		TenantPolicy p {tenants: {any: true}}
+		BreakerPolicy main {target: {kind: Backend, name: main}, perTenant: true, qpsBaseline: {}, failures: {}}`)
+	before := heapInUse()
+	for i := range maxTenantBreakers {
+		r.table.breakerOf(r.table.breakers[0], fmt.Sprint("tenant-", i), r.now)
+	}
+	each := float64(heapInUse()-before) / maxTenantBreakers
+	all := []*watch{}
+	r.table.breakers[0].each(func(w *watch) { all = append(all, w) })
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		for _, w := range all {
+			w.Offer(0, true)
+			w.Record(w.Admit(r.now, 0, true), 0, breaker.Success, false)
+		}
+		r.now += int64(r.table.TickEvery())
+		b.StartTimer()
+		r.table.Tick(r.now, rand.Float64, func(BreakerChange) {})
+	}
+	b.ReportMetric(100*b.Elapsed().Seconds()/float64(b.N)/r.table.TickEvery().Seconds(), "%core")
+	b.ReportMetric(each, "bytes/breaker")
 }
 
 func BenchmarkFind(b *testing.B) {

@@ -16,11 +16,12 @@ type Passes struct {
 	more []pass
 }
 
-func (p *Passes) add(one pass) {
+func (p *Passes) add(w *watch, said breaker.Pass) {
 	if p.n < len(p.few) {
-		p.few[p.n] = one
+		one := &p.few[p.n]
+		one.watch, one.Pass = w, said
 	} else {
-		p.more = append(p.more, one)
+		p.more = append(p.more, pass{w, said})
 	}
 	p.n++
 }
@@ -58,24 +59,21 @@ func (p *Passes) offer(stripe uint32, within bool) {
 func (p *Passes) record(stripe uint32, o *Outcome) {
 	for i := range p.met() {
 		one := p.at(i)
-		outcome, slow := blame(o, one.watch.cell.terms.Load())
-		one.record(stripe, outcome, slow)
+		w := one.watch
+		outcome, slow := blame(o, w.cell.terms.Load())
+		w.Record(one.Pass, stripe, outcome, slow)
+		if w.tenant != "" {
+			w.flying.Add(-1)
+		}
 	}
 	p.forget()
-}
-
-func (p *pass) record(stripe uint32, o breaker.Outcome, slow bool) {
-	p.watch.Record(p.Pass, stripe, o, slow)
-	if p.watch.tenant != "" {
-		p.watch.flying.Add(-1)
-	}
 }
 
 // blame says how a request ended as far as the target of a breaker is to blame: for what breaks the call, for the statuses that
 // the policy lists, and for answers that are slow. Neither a client that leaves or sends garbage nor anything that we refuse
 // ourselves is its fault; but who leaves because there is no answer tells of a target that is slow.
 func blame(o *Outcome, terms *breakerTerms) (outcome breaker.Outcome, slow bool) {
-	slow = terms.slowerThan > 0 && max(o.Latency, o.Awaited) > terms.slowerThan
+	slow = terms.slowerThan > 0 && (o.Latency > terms.slowerThan || o.Awaited > terms.slowerThan)
 	if o.Status == 101 {
 		return breaker.Success, slow // whatever became of the connection after that
 	}
@@ -116,27 +114,36 @@ func (t *Table) meet(now int64, m *Match, v *Verdict) bool {
 
 // askBreaker asks one breaker. A rehearsal makes none, and takes no probe.
 func (t *Table) askBreaker(c *breakerCell, now int64, m *Match, v *Verdict) {
-	var p breaker.Pass
 	if t.rehearsed != nil {
 		if w := t.rehearsed.glanceBreaker(c, m.Tenant.name); w != nil {
-			p = w.Ask(now, m.random, m.Route.core)
+			v.heed(c, w.Ask(now, m.random, m.Route.core))
 		}
-	} else {
-		w := t.breakerOf(c, m.Tenant.name, now)
-		if p = w.Admit(now, m.random, m.Route.core); w.tenant != "" {
-			w.flying.Add(1)
-		}
-		if m.passes == nil {
-			m.passes = new(Passes)
-		}
-		m.passes.add(pass{w, p})
-	}
-	if p.OK() {
 		return
 	}
-	said := Verdict{Reason: BreakerOpen, Breaker: c.name, RetryAfter: p.RetryAfter}
-	if p.Answer == breaker.Shed {
+	w := c.all
+	if c.tenants != nil {
+		if w = t.breakerOf(c, m.Tenant.name, now); w != c.all {
+			w.flying.Add(1)
+		}
+	}
+	p := w.Admit(now, m.random, m.Route.core)
+	if m.passes == nil {
+		m.passes = new(Passes)
+	}
+	m.passes.add(w, p)
+	if !p.OK() {
+		v.heed(c, p)
+	}
+}
+
+// heed takes over what one breaker says, if it is the strictest so far.
+func (v *Verdict) heed(c *breakerCell, p breaker.Pass) {
+	said := Verdict{Breaker: c.name, RetryAfter: p.RetryAfter}
+	switch p.Answer {
+	case breaker.Shed:
 		said.Reason = Shed
+	case breaker.Refused:
+		said.Reason = BreakerOpen
 	}
 	*v = stricter(*v, said)
 }
