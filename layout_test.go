@@ -54,7 +54,7 @@ var rooms = map[string]room{
 		outside: []string{metrics},
 	},
 	"weir/admit/policytest": {
-		weir: []string{"weir/admit", "weir/policy"},
+		weir: []string{"weir/admit", "weir/breaker", "weir/policy"},
 	},
 	"weir/admit/token": { // what an unsigned byte could reach, in a room that can be read on its own
 		weir:    []string{"weir/policy"},

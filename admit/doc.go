@@ -2,16 +2,17 @@
 //
 // # Contract
 //
-// [Build] makes a [Table] of one snapshot and takes over, by key, every bucket, gate and counter of the table before it:
+// [Build] makes a [Table] of one snapshot and takes over, by key, every bucket, gate, breaker and counter of the table before it:
 // no change of policy refills a bucket or forgets what was spent. A request asks the table in three steps. [Table.Match]
 // finds its tenant and route, [Table.Decide] spends its tokens or says why not, and [Table.Settle], exactly once, gives
-// back what it held and counts how it ended. Where there is a queue, the verdict may wait: [Table.Resume] goes on with it when
-// there is news. Decisions are functions of the cells and `now`, nanoseconds on one monotonic clock; nothing here
-// reads a clock, starts a goroutine or knows bytes of HTTP.
+// back what it held, tells the breakers of its route and backend, and counts how it ended. Where there is a queue, the verdict
+// may wait: [Table.Resume] goes on with it when there is news. Breakers are judged by [Table.Tick], which one sampler calls.
+// Decisions are functions of the cells and `now`, nanoseconds on one monotonic clock; nothing here reads a clock, starts a
+// goroutine or knows bytes of HTTP.
 //
 // None of them allocates for a tenant that has a cell, or takes a lock unless somebody waits in the same queue. A tenant that
 // policy does not name gets its cell at its first request, and has it brought along at its first request after a change of
-// policy.
+// policy. With a breaker for each tenant, the first request makes that, too.
 //
 // # Trade-off
 //

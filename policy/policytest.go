@@ -53,10 +53,12 @@ type TestRequests struct {
 	For *Duration `yaml:"for" weir:"min=1ns"`
 	// Takes is how long the backend takes for each: it is in flight for so long.
 	Takes Duration `yaml:"takes" weir:"default=0s"`
+	// Status is what the backend answers, for breakers to judge.
+	Status int `yaml:"status" weir:"default=200,min=200,max=599"`
 }
 
 // TestExpectation is a condition on the requests of a case. Its filters choose among them; at least one of allowed, denied,
-// shadowDenied and available says what must be.
+// shadowDenied, available and level says what must be.
 type TestExpectation struct {
 	// Tenant counts only the requests of this tenant.
 	Tenant string `yaml:"tenant" weir:"format=tenant"`
@@ -78,7 +80,11 @@ type TestExpectation struct {
 	ShadowDenied *int `yaml:"shadowDenied" weir:"min=0"`
 	// Available is how many tokens the limit has for the tenant at the time at. Goes with tenant and limit.
 	Available *int64 `yaml:"available" weir:"min=0"`
-	// At is when available is looked at, once all that happens at that moment has happened.
+	// Breaker counts only denials by this BreakerPolicy, or names the one that level is about.
+	Breaker string `yaml:"breaker" weir:"format=dnslabel"`
+	// Level of the breaker at the time at: that of the tenant's own where each has one.
+	Level string `yaml:"level" weir:"enum=Normal|Degraded|HalfOpen|Open"`
+	// At is when available and level are looked at, once all that happens at that moment has happened.
 	At *Duration `yaml:"at"`
 }
 
@@ -137,18 +143,24 @@ func (d *decoder) testRequests(r *TestRequests, at string) {
 }
 
 func (d *decoder) testExpectation(e *TestExpectation, at string) {
-	if e.Allowed == nil && e.Denied == nil && e.ShadowDenied == nil && e.Available == nil &&
-		!d.misspelled(at, []string{"allowed", "denied", "shadowDenied", "available"}) {
-		d.fail(at, "expects nothing; set allowed, denied, shadowDenied or available")
+	if e.Allowed == nil && e.Denied == nil && e.ShadowDenied == nil && e.Available == nil && e.Level == "" &&
+		!d.misspelled(at, []string{"allowed", "denied", "shadowDenied", "available", "level"}) {
+		d.fail(at, "expects nothing; set allowed, denied, shadowDenied, available or level")
 	}
 	d.goesWith(at, "shadowDenied", "limit")
 	d.goesWith(at, "available", "limit")
 	d.goesWith(at, "available", "tenant")
 	d.goesWith(at, "available", "at")
-	d.goesWith(at, "at", "available")
+	d.goesWith(at, "level", "breaker")
+	d.goesWith(at, "level", "at")
+	d.goesWith(at, "at", "available", "level")
+	d.goesWith(at, "breaker", "denied", "level")
 	d.goesWith(at, "reason", "denied")
 	if e.Reason != "" && e.Limit != "" {
 		d.fail(at+".reason", "does not go with limit, which has one reason only")
+	}
+	if e.Breaker != "" && e.Limit != "" {
+		d.fail(at+".breaker", "does not go with limit; make two expectations of it")
 	}
 	if e.Until != nil && *e.Until <= e.From {
 		d.fail(at+".until", "%s is not after from, which is %s", *e.Until, e.From)

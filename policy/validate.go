@@ -203,10 +203,11 @@ func (d *decoder) clientTLS(at string) {
 	d.goesWith(at, "keyFile", "certFile")
 }
 
-// goesWith demands that the field other is set where the field name is.
-func (d *decoder) goesWith(at, name, other string) {
-	if d.set(joinKey(at, name)) && !d.set(joinKey(at, other)) && !d.misspelled(at, []string{other}) {
-		d.fail(joinKey(at, name), "goes with %s, which is not set", other)
+// goesWith demands that one of the other fields is set where the field name is.
+func (d *decoder) goesWith(at, name string, others ...string) {
+	isSet := func(other string) bool { return d.set(joinKey(at, other)) }
+	if isSet(name) && !slices.ContainsFunc(others, isSet) && !d.misspelled(at, others) {
+		d.fail(joinKey(at, name), "goes with %s, which is not set", strings.Join(others, " or "))
 	}
 }
 

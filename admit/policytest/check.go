@@ -1,19 +1,21 @@
 package policytest
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"weir/admit"
+	"weir/breaker"
 	"weir/policy"
 )
 
 // Failure is an expectation that was not met.
 type Failure struct {
 	Expect int    // index of the expectation in its case
-	Field  string // allowed, denied, shadowDenied, available, or the filter that nothing fits
+	Field  string // allowed, denied, shadowDenied, available, level, or the filter that nothing fits
 	// Message says what was there and what was wanted.
 	Message string
 	// Detail is an example that helps to see why; empty when there is none.
@@ -51,15 +53,28 @@ func (r *run) check(c *policy.TestCase) []Failure {
 		compare("allowed", got.allowed, e.Allowed, example)
 		compare("denied", got.denied, e.Denied, example)
 		compare("shadowDenied", got.shadowDenied, e.ShadowDenied, "")
-		switch {
-		case e.Available == nil:
-		case !r.seen[i]:
-			fail("available", "", "%s does not apply to tenant %q", e.Limit, e.Tenant)
-		case r.levels[i] != *e.Available:
-			fail("available", "", "got %d at %s, want %d", r.levels[i], *e.At, *e.Available)
-		}
+		r.compareLook(e, &r.looks[i], fail)
 	}
 	return failures
+}
+
+// compareLook compares what was seen at the time that an expectation names.
+func (r *run) compareLook(e *policy.TestExpectation, seen *look, fail func(field, detail, format string, args ...any)) {
+	switch {
+	case e.Available == nil:
+	case !seen.applies:
+		fail("available", "", "%s does not apply to tenant %q", e.Limit, e.Tenant)
+	case seen.available != *e.Available:
+		fail("available", "", "got %d at %s, want %d", seen.available, *e.At, *e.Available)
+	}
+	if got := levelName(seen.level); e.Level != "" && got != e.Level {
+		fail("level", "", "got %s at %s, want %s", got, *e.At, e.Level)
+	}
+}
+
+// levelName is the word for a level in documents.
+func levelName(l breaker.Level) string {
+	return [...]string{breaker.Normal: "Normal", breaker.Degraded: "Degraded", breaker.HalfOpen: "HalfOpen", breaker.Open: "Open"}[l]
 }
 
 // tally counts the requests that an expectation chooses, or what its limit said of them.
@@ -74,7 +89,7 @@ func tally(requests []Request, e *policy.TestExpectation) counts {
 			c.addLimit(q, e.Limit)
 		} else if q.Reason == admit.Passed {
 			c.allowed++
-		} else if e.Reason == "" || e.Reason == q.Reason.String() {
+		} else if (e.Reason == "" || e.Reason == q.Reason.String()) && (e.Breaker == "" || e.Breaker == q.Breaker) {
 			c.deny(q, 1)
 		}
 	}
@@ -128,6 +143,19 @@ func (r *run) unknown(e *policy.TestExpectation) (field, message string) {
 			return "limit", fmt.Sprintf("there is no limit %q; there are %s", e.Limit, strings.Join(names, ", "))
 		}
 	}
+	if e.Breaker != "" {
+		b := r.breakerOf(e)
+		switch {
+		case b == nil:
+			var names []string
+			for i := range s.Breakers {
+				names = append(names, s.Breakers[i].Name)
+			}
+			return "breaker", fmt.Sprintf("no BreakerPolicy is named %q; there are %s", e.Breaker, cmp.Or(strings.Join(names, ", "), "none"))
+		case b.PerTenant && e.Level != "" && e.Tenant == "":
+			return "level", fmt.Sprintf("each tenant has a breaker of its own by BreakerPolicy %q; say which tenant's", b.Name)
+		}
+	}
 	if e.Tenant != "" && !slices.ContainsFunc(r.requests, func(q Request) bool { return q.Tenant == e.Tenant }) {
 		return "tenant", fmt.Sprintf("no request of the case is from tenant %q", e.Tenant)
 	}
@@ -148,8 +176,8 @@ func reasons() []string {
 // describe says in one line why a request was denied.
 func describe(q *Request) string {
 	text := fmt.Sprintf("the first one denied came at %s: %s", policy.Duration(q.At), q.Reason)
-	if q.Limit != "" {
-		text += " by " + q.Limit
+	if by := cmp.Or(q.Limit, q.Breaker); by != "" {
+		text += " by " + by
 	}
 	if q.Retry > 0 {
 		text += fmt.Sprintf(", retry after %s", policy.Duration(q.Retry))

@@ -12,6 +12,7 @@ type flight struct {
 	match   admit.Match
 	verdict admit.Verdict
 	takes   int64
+	status  int   // what the backend answers
 	lands   int64 // when it is over
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"weir/admit"
+	"weir/breaker"
 	"weir/policy"
 )
 
@@ -33,8 +34,10 @@ type Request struct {
 	Tenant string        // as identified or given; empty when there is none
 	Route  string        // empty when none matched
 	Reason admit.Reason
-	Limit  string        // as policy/limit, when one answered
-	Retry  time.Duration // what the client was told to wait; 0: nothing
+	Limit  string // as policy/limit, when one answered
+	// Breaker is the BreakerPolicy, when one answered.
+	Breaker string
+	Retry   time.Duration // what the client was told to wait; 0: nothing
 
 	said []said
 }
@@ -52,13 +55,14 @@ func Run(s *policy.Snapshot, c *policy.TestCase) (*Result, error) {
 		return nil, fmt.Errorf("cannot use the documents: %w", err)
 	}
 	table.Adopt(begin)
-	r := &run{table: table, levels: make([]int64, len(c.Expect)), seen: make([]bool, len(c.Expect))}
+	r := &run{table: table, looks: make([]look, len(c.Expect)), every: int64(table.TickEvery())}
+	r.tick = begin + r.every
 	for i := range c.Requests {
 		r.schedule(&c.Requests[i])
 	}
 	for i := range c.Expect {
 		if at := c.Expect[i].At; at != nil {
-			r.events = append(r.events, event{at: begin + int64(*at), kind: look, index: i})
+			r.events = append(r.events, event{at: begin + int64(*at), kind: observe, index: i})
 		}
 	}
 	slices.SortStableFunc(r.events, func(a, b event) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.kind, b.kind)) })
@@ -71,7 +75,7 @@ type kind uint8
 
 const (
 	arrive kind = iota
-	look
+	observe
 )
 
 // event is what happens at a time that is known from the start.
@@ -89,10 +93,18 @@ type run struct {
 	flights  flights
 	waiting  []*flight // in a queue, the first to come first
 	requests []Request
-	levels   []int64 // by expectation: tokens at the time that it names
-	seen     []bool  // by expectation: there was such a bucket
+	looks    []look // by expectation, at the time that it names
 	before   []admit.Decisions
 	after    []admit.Decisions
+	every    int64 // between two ticks; 0: there are no breakers
+	tick     int64 // when the next one is
+}
+
+// look is what was seen at the time that an expectation names.
+type look struct {
+	applies   bool  // the limit, to the tenant
+	available int64 // tokens of it
+	level     breaker.Level
 }
 
 func (r *run) schedule(g *policy.TestRequests) {
@@ -109,8 +121,8 @@ func (r *run) play(c *policy.TestCase) {
 		switch e.kind {
 		case arrive:
 			r.arrive(e.at, e.group)
-		case look:
-			r.levels[e.index], r.seen[e.index] = r.level(e.at, &c.Expect[e.index])
+		case observe:
+			r.looks[e.index] = r.look(e.at, &c.Expect[e.index])
 		}
 	}
 	for at, more := r.next(); more; at, more = r.next() {
@@ -118,12 +130,31 @@ func (r *run) play(c *policy.TestCase) {
 	}
 }
 
+// advance lets all happen that happens by itself up to now. Breakers are judged after what ends at that moment, and before
+// requests arrive.
+func (r *run) advance(now int64) {
+	for ; r.every > 0 && r.tick <= now; r.tick += r.every {
+		r.land(r.tick)
+		r.table.Tick(r.tick, noChance, func(admit.BreakerChange) {})
+	}
+	r.land(now)
+}
+
+// noChance leaves the waits of breakers as they are written.
+func noChance() float64 { return 0 }
+
+// golden spreads the random numbers of requests evenly: so a breaker that closes again lets through just the share that it says, and
+// the same requests each time.
+const golden = 0x9e3779b9
+
 // arrive decides on one request.
 func (r *run) arrive(now int64, g *policy.TestRequests) {
-	m := r.match(now, g, requestOf(g))
 	index := len(r.requests)
+	req := requestOf(g)
+	req.Random = uint32(index) * golden
+	m := r.match(now, g, req)
 	r.requests = append(r.requests, Request{At: time.Duration(now - begin), Tenant: string(m.Identity), Route: m.Route.Name()})
-	f := &flight{request: index, match: m, takes: int64(g.Takes)}
+	f := &flight{request: index, match: m, takes: int64(g.Takes), status: g.Status}
 	r.noting(f, func() { f.verdict = r.table.Decide(now, &f.match) })
 	r.decided(now, f)
 	r.resume(now) // one that waits may have been pushed out
@@ -143,7 +174,7 @@ func (r *run) decided(now int64, f *flight) {
 		return
 	}
 	q := &r.requests[f.request]
-	q.Reason, q.Retry = f.verdict.Reason, f.verdict.RetryAfter
+	q.Reason, q.Breaker, q.Retry = f.verdict.Reason, f.verdict.Breaker, f.verdict.RetryAfter
 	if l := f.verdict.Limit; l != nil {
 		q.Limit = l.Policy() + "/" + l.Name()
 	}
@@ -167,12 +198,12 @@ func (r *run) next() (at int64, more bool) {
 	return at, more
 }
 
-// advance lets all of that happen up to now, in its order.
-func (r *run) advance(now int64) {
+// land lets all of that happen up to now, in its order.
+func (r *run) land(now int64) {
 	for at, more := r.next(); more && at <= now; at, more = r.next() {
 		for r.flights.Len() > 0 && r.flights.next() <= at {
 			f := r.flights.take()
-			r.table.Settle(&f.match, &f.verdict, admit.Outcome{Status: 200, Now: at, Latency: time.Duration(f.takes)})
+			r.table.Settle(&f.match, &f.verdict, admit.Outcome{Status: f.status, Now: at, Latency: time.Duration(f.takes)})
 		}
 		r.resume(at)
 	}
@@ -214,19 +245,44 @@ func (r *run) noting(f *flight, do func()) {
 	}
 }
 
-// level is how many tokens a limit has for a tenant; false when it does not apply to the tenant.
-func (r *run) level(now int64, e *policy.TestExpectation) (int64, bool) {
+// look sees what an expectation is about.
+func (r *run) look(now int64, e *policy.TestExpectation) look {
+	var seen look
+	for _, b := range r.table.Breakers(now) {
+		if b.Breaker == e.Breaker && b.Tenant == r.ownerOf(e) {
+			seen.level = b.Level // of one that nobody has met: Normal
+		}
+	}
 	m := r.table.MatchAs(now, requestOf(&policy.TestRequests{Method: "GET", Path: "/"}), e.Tenant)
 	state, ok := r.table.Tenant(now, m.Tenant.Name())
 	if !ok {
-		return 0, false
+		return seen
 	}
 	for _, l := range state.Limits {
 		if l.Policy+"/"+l.Name == e.Limit {
-			return l.Available, true
+			seen.available, seen.applies = l.Available, true
 		}
 	}
-	return 0, false
+	return seen
+}
+
+// ownerOf is whose breaker an expectation is about; empty where all tenants have one.
+func (r *run) ownerOf(e *policy.TestExpectation) string {
+	if b := r.breakerOf(e); b != nil && b.PerTenant {
+		return e.Tenant
+	}
+	return ""
+}
+
+// breakerOf is the policy of the breaker that an expectation is about; nil when there is none of that name.
+func (r *run) breakerOf(e *policy.TestExpectation) *policy.Breaker {
+	all := r.table.Snapshot().Breakers
+	for i := range all {
+		if all[i].Name == e.Breaker {
+			return &all[i]
+		}
+	}
+	return nil
 }
 
 func requestOf(g *policy.TestRequests) *admit.Request {

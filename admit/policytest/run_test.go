@@ -76,9 +76,15 @@ spec:
 // ran runs the one case written as the items of `requests` and `expect`.
 func ran(t *testing.T, requests, expect string) *Result {
 	t.Helper()
+	return ranIn(t, house, requests, expect)
+}
+
+// ranIn runs it against other documents.
+func ranIn(t *testing.T, documents, requests, expect string) *Result {
+	t.Helper()
 	test := fmt.Sprintf("apiVersion: %s\nkind: PolicyTest\nmetadata: {name: x}\nspec: {cases: [{name: x, requests: [%s], expect: [%s]}]}\n",
 		policy.APIVersion, requests, expect)
-	docs, problems := policy.Decode("x.yaml", []byte(house+test))
+	docs, problems := policy.Decode("x.yaml", []byte(documents+test))
 	for _, p := range problems {
 		t.Fatalf("cannot decode: %s", p)
 	}

@@ -70,8 +70,8 @@ func outcomes(requests []policytest.Request) []tenantOutcome {
 		}
 		o.Denied++
 		why := q.Reason.String()
-		if q.Limit != "" {
-			why += " by " + q.Limit
+		if by := cmp.Or(q.Limit, q.Breaker); by != "" {
+			why += " by " + by
 		}
 		o.Reasons[why]++
 	}
