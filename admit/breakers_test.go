@@ -2,12 +2,17 @@ package admit
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // one is a random number that says nothing.
@@ -597,4 +602,84 @@ main     normal for 7s            40/s, usually 40/s, at least 26/s, at most 54/
 
 verdict  refused: breaker_open by calls, status 503, worth another try in 10s
          Retry-After: 10`)
+}
+
+// Requests, changes of documents, ticks, questions and scrapes, all at once. When all is over, no tenant's breaker is left: each
+// that was asked was told how its request ended.
+func TestBreakersRace(t *testing.T) {
+	documents := func(own, minRequests int) string {
+		return fmt.Sprintf(`
+			Route all {backend: main, criticality: NonCore}
+			TenantPolicy all {tenants: {any: true}, limits: [{name: steady, requests: 100}]}
+			BreakerPolicy main {target: {kind: Backend, name: main}, perTenant: %v, qpsBaseline: {sample: 1s, baseline: 5s, minRate: 0, periods: 1, direction: Both}}
+			BreakerPolicy own {target: {kind: Route, name: all}, perTenant: true, failures: {window: 1s, minRequests: %d}, open: {for: 1s, ramp: 1s}}`,
+			own == 1, minRequests)
+	}
+	r := newRigOf(t, Options{AnyTenants: 4 * ways}, documents(0, 5))
+	var live atomic.Pointer[Table]
+	live.Store(r.table)
+	var clock atomic.Int64
+	clock.Store(r.now)
+	var requests, others sync.WaitGroup
+	var over atomic.Bool
+	for w := range 3 {
+		requests.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(w), 5))
+			var passes Passes
+			for range 5000 {
+				now := clock.Add(int64(time.Millisecond))
+				table := live.Load()
+				req := requestOf(fmt.Sprint("t", random.IntN(100)), "/")
+				req.Random, req.Passes = random.Uint32(), &passes
+				m := table.Match(now, req)
+				v := table.Decide(now, &m)
+				o := Outcome{Reason: v.Reason, Now: now}
+				if v.Reason == Passed && random.IntN(3) == 0 {
+					o.Reason = BackendReset
+				}
+				table.Settle(&m, &v, o)
+			}
+		})
+	}
+	others.Go(func() {
+		for i := 0; !over.Load(); i++ {
+			next, err := Build(live.Load(), snapshotOf(t, documents(i%2, 4+i%2)), clock.Load(), r.options)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			live.Store(next)
+			next.Adopt(clock.Load())
+		}
+	})
+	others.Go(func() {
+		for !over.Load() {
+			live.Load().Tick(clock.Load(), rand.Float64, func(BreakerChange) {})
+			runtime.Gosched()
+		}
+	})
+	others.Go(func() {
+		c := NewCollector(live.Load)
+		for !over.Load() {
+			live.Load().Explain(clock.Load(), Question{Request: requestOf("t1", "/")})
+			live.Load().Breakers(clock.Load())
+			testutil.CollectAndCount(c)
+		}
+	})
+	requests.Wait()
+	over.Store(true)
+	others.Wait()
+	r.table, r.now = live.Load(), clock.Load()
+	for range 150 { // open ones have waited for probes in vain by then
+		r.wait(time.Second)
+		r.tick()
+	}
+	for _, s := range r.table.Breakers(r.now) {
+		if s.Tenant != "" {
+			t.Errorf("the breaker of %s is still there: %+v", s.Tenant, s)
+		}
+	}
+	if n := r.table.tenantBreakers(); n != 0 {
+		t.Errorf("unexpected number of tenants' breakers: got %d, want 0", n)
+	}
 }

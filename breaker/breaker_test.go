@@ -496,6 +496,7 @@ func TestAtRest(t *testing.T) {
 
 	f("new", nil, func(*Breaker) {}, second)
 	f("a call", calls, call(1, Success), 11*second)
-	f("open, and without probes for ever", calls, call(20, Failure), 0)
+	f("open, and then without probes", calls, call(20, Failure), minute+6*second)
+	f("a call and a request", nil, func(b *Breaker) { b.Offer(0, true); call(1, Success)(b) }, 5*minute+5*second)
 	f("a request", rate, func(b *Breaker) { b.Offer(0, false); b.Offer(0, true) }, 5*minute+5*second)
 }

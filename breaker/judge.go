@@ -85,10 +85,14 @@ func (j *Judge) Level() Level {
 	return j.circuit.phase
 }
 
-// AtRest says whether a new judge could stand in for this one: it is at level Normal and was not open lately, and there was nothing
-// to count in the last window and for as long as the baseline reaches.
+// AtRest says whether a new judge could stand in for this one: there was nothing to count in the last window and for as long as the
+// baseline reaches, and it is at level Normal and was not open lately. One that is HalfOpen is at rest once it has waited for
+// enough probes, in vain, for as long as it is ever open.
 func (j *Judge) AtRest() bool {
 	c, d := &j.circuit, &j.rate
+	if c.phase == HalfOpen {
+		return j.now-c.since >= int64(j.settings.Open.MaxFor) && d.silent()
+	}
 	return c.phase == Normal && c.openings == 0 && c.recent.sum.requests == 0 && !d.degraded && d.silent()
 }
 
