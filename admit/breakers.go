@@ -123,9 +123,9 @@ func newBreakerTerms(b *policy.Breaker) *breakerTerms {
 	if f == nil {
 		return t
 	}
-	t.settings.Failures = breaker.Failures{Window: f.Window, Ratio: f.Ratio, MinRequests: int64(f.MinRequests), Consecutive: int64(f.Consecutive)}
-	if t.slowerThan = f.SlowerThan; t.slowerThan > 0 {
-		t.settings.Failures.SlowRatio = f.SlowRatio
+	t.slowerThan = f.SlowerThan
+	t.settings.Failures = breaker.Failures{
+		Window: f.Window, Ratio: f.Ratio, SlowRatio: f.SlowRatio, MinRequests: int64(f.MinRequests), Consecutive: int64(f.Consecutive),
 	}
 	t.settings.Open = breaker.Opening{For: f.For, MaxFor: f.MaxFor, Probes: int64(f.Probes), Ramp: f.Ramp}
 	for status := range t.failed {

@@ -143,6 +143,68 @@ func TestBreakerAndLimits(t *testing.T) {
 	r.want("acme", "/", BreakerOpen, "")
 }
 
+// Behind an open breaker, who is blocked is told so, and that counts as a denial of the limit.
+func TestBreakerAndBlocked(t *testing.T) {
+	r := newRig(t, failing+"\nTenantPolicy none {tenants: {names: [gone]}, limits: [{name: none, requests: 0, routes: [rest]}]}")
+	r.ends(10, "acme", "/", reset)
+	r.wantTick("main normal-open")
+	r.want("gone", "/", Blocked, "none/none")
+	r.want("gone", "/", Blocked, "none/none")
+	m := r.table.Match(r.now, requestOf("gone", "/"))
+	for _, d := range r.table.Decisions(&m, nil) {
+		if want := map[string]uint64{"none": 2}[d.Limit]; d.Deny != want || d.Allow != 0 {
+			t.Errorf("%s: unexpected decisions: got %d allowed, %d denied; want 0 and %d", d.Limit, d.Allow, d.Deny, want)
+		}
+	}
+}
+
+// What is shed counts for the rate only as far as the tenant's limits would have let it pass.
+func TestShedBeyondLimits(t *testing.T) {
+	f := func(beyond func(r *rig)) {
+		t.Helper()
+		r := newRig(t, rates+"\nTenantPolicy one {tenants: {names: [one]}, concurrency: {max: 1}}")
+		for range 10 {
+			r.second(100, "acme", "/")
+		}
+		r.second(200, "acme", "/")
+		r.second(200, "acme", "/")
+		r.wantLevel("main", "", "degraded")
+		for range 2 {
+			beyond(r)
+			r.second(100, "acme", "/")
+		}
+		r.wantLevel("main", "", "normal")
+	}
+
+	f(func(r *rig) { // its bucket is empty
+		r.ends(10, "flood", "/", good)
+		for range 1000 {
+			r.want("flood", "/extra", Shed, "")
+		}
+	})
+	f(func(r *rig) { // its gate is full
+		m, v := r.open("one", "/")
+		for range 1000 {
+			r.want("one", "/extra", Shed, "")
+		}
+		r.settle(m, v)
+	})
+}
+
+// Tenants for whom there is no room share a breaker as they share a cell, in Explain as well.
+func TestBreakerOfThoseWithoutACell(t *testing.T) {
+	r := newRigOf(t, Options{AnyTenants: ways}, strings.Replace(failing, "target:", "perTenant: true, target:", 1))
+	for range ways {
+		r.visit(fmt.Sprint("resident-", r.table.OnDemand(r.now).Cells)).is(Passed)
+	}
+	r.ends(20, "late", "/", failed)
+	r.wantTick("main normal-open")
+	if got := r.table.Explain(r.now, Question{Request: requestOf("later", "/")}).Verdict.Reason; got != "breaker_open" {
+		t.Errorf("unexpected verdict: explained %s, want breaker_open", got)
+	}
+	r.want("later", "/", BreakerOpen, "")
+}
+
 // Of two breakers that turn a request away, open goes before shed, and the longer wait before the shorter. One that lets it pass
 // gets its probe back.
 func TestStrictestBreaker(t *testing.T) {
