@@ -78,7 +78,7 @@ var rooms = map[string]room{
 	},
 	"weir/proxy/conformance": {}, // tests and nothing else
 	"weir/proxy": {
-		weir: []string{"weir/admit", "weir/admit/token", "weir/limit", "weir/policy", "weir/proxy/wire", "weir/proxy/upstream",
+		weir: []string{"weir/admit", "weir/admit/token", "weir/breaker", "weir/limit", "weir/policy", "weir/proxy/wire", "weir/proxy/upstream",
 			"weir/proxy/certs", "weir/proxy/ratelimit"},
 		outside: []string{fasthttp, metrics, logs, unix, spiffeid},
 	},

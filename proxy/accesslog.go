@@ -158,6 +158,7 @@ type record struct {
 	route, policy, limit       string
 	shadowPolicy, shadowLimit  string // of the limit in shadow that would have refused
 	reason, cause, by, phase   string
+	breaker, fallback          string // the breaker that turned the request away, and what the client got then
 	status                     int
 	duration, queued, overhead int64 // nanoseconds
 	bytesIn, bytesOut          int64
@@ -197,6 +198,12 @@ func (l *AccessLog) write(r *record) {
 	}
 	if r.limit != "" {
 		e = e.Str("policy", r.policy).Str("limit", r.limit)
+	}
+	if r.breaker != "" {
+		e = e.Str("breaker", r.breaker)
+	}
+	if r.fallback != "" {
+		e = e.Str("fallback", r.fallback)
 	}
 	if r.shadowLimit != "" {
 		var both [128]byte // two DNS labels and a slash

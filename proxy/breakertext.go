@@ -46,11 +46,11 @@ func becauseOf(c *admit.BreakerChange, s *policy.Breaker) string {
 	}
 	switch c.Cause {
 	case breaker.Rise:
-		return fmt.Sprintf("%s/s against a baseline of %s/s (at most %s/s) for %s", short(n.Rate), short(n.Baseline), short(n.High), count(rate.Periods, "sample"))
+		return fmt.Sprintf("%s/s against a baseline of %s/s (at most %s/s) for %s", rateText(n.Rate), rateText(n.Baseline), rateText(n.High), count(rate.Periods, "sample"))
 	case breaker.Fall:
-		return fmt.Sprintf("%s/s against a baseline of %s/s (at least %s/s) for %s", short(n.Rate), short(n.Baseline), short(n.Low), count(rate.Periods, "sample"))
+		return fmt.Sprintf("%s/s against a baseline of %s/s (at least %s/s) for %s", rateText(n.Rate), rateText(n.Baseline), rateText(n.Low), count(rate.Periods, "sample"))
 	case breaker.Back:
-		return fmt.Sprintf("%s/s against a baseline of %s/s for %s", short(n.Rate), short(n.Baseline), count(rate.Recover, "sample"))
+		return fmt.Sprintf("%s/s against a baseline of %s/s for %s", rateText(n.Rate), rateText(n.Baseline), count(rate.Recover, "sample"))
 	case breaker.Gap:
 		return "no sample for longer than the baseline reaches, so that it begins anew"
 	case breaker.TooManyFail:
@@ -94,8 +94,8 @@ func consequence(c *admit.BreakerChange, s *policy.Breaker) string {
 	return ""
 }
 
-// short writes a rate without digits that nobody needs.
-func short(rate float64) string {
+// rateText writes a rate without digits that nobody needs.
+func rateText(rate float64) string {
 	digits := 0
 	if rate < 10 {
 		digits = 1

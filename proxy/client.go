@@ -135,6 +135,7 @@ type upload struct {
 	whole   atomic.Bool   // the verified end was read: only writing is left
 	done    chan struct{} // closed at the end; what follows is valid then
 	cause   wire.Cause    // what the client did wrong
+	wholeAt int64         // when all of it was written; 0: it was not
 }
 
 // startUpload sends the rest of the body, as fast as the pacer lets it. finishCall waits for its end.
@@ -183,6 +184,7 @@ func (u *upload) run() {
 		}
 		if end {
 			u.call.FinishRequest()
+			u.wholeAt = u.conn.proxy.clock.Now()
 			u.conn.watch(u.call)
 			return
 		}

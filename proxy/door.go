@@ -183,6 +183,7 @@ func (p *Proxy) letGo(x *exchange) {
 	if defect := recover(); defect != nil {
 		p.report(defect, x.requestID())
 	}
+	p.dropCopy(x)
 	x.forget()
 	p.exchanges.Put(x)
 }
@@ -204,6 +205,10 @@ func (p *Proxy) log(x *exchange, end, overhead int64) {
 	}
 	if l := x.verdict.Shadow; l != nil {
 		r.shadowPolicy, r.shadowLimit = l.Policy(), l.Name()
+	}
+	r.breaker = x.verdict.Breaker
+	if x.fallback != noFallback {
+		r.fallback = x.fallback.String()
 	}
 	if x.asked {
 		r.backend = x.live.snapshot.Backends[x.match.Backend].Name

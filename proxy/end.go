@@ -30,7 +30,7 @@ func endedBy(r admit.Reason) culprit {
 	case admit.BackendRefused, admit.BackendReset, admit.BackendProtocol, admit.ConnectTimeout, admit.ResponseTimeout,
 		admit.BodyIdleTimeout:
 		return byBackend
-	case admit.Overload, admit.Draining, admit.Internal, admit.NoEndpoint, admit.PoolFull, admit.RequestTimeout:
+	case admit.Shed, admit.BreakerOpen, admit.Overload, admit.Draining, admit.Internal, admit.NoEndpoint, admit.PoolFull, admit.RequestTimeout:
 		return byProxy
 	}
 	return byPolicy
@@ -59,6 +59,8 @@ func (x *exchange) phase() phase {
 	switch x.reason {
 	case admit.BackendRefused, admit.ConnectTimeout, admit.NoEndpoint, admit.PoolFull:
 		return inConnect
+	case admit.Shed, admit.BreakerOpen:
+		return inDecision // whatever the client got in the place of an answer
 	}
 	switch {
 	case x.upgraded:

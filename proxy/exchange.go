@@ -48,6 +48,7 @@ type exchange struct {
 	telling  bool   // the head of an answer goes, or went, to the client
 	upgraded bool   // that was a 101: the connection carries no HTTP any more
 	sentAt   int64  // the request left for the backend; 0: it did not
+	wholeAt  int64  // the backend had all of it; 0: it did not
 	headAt   int64  // the answer's head was there
 	toldAt   int64  // the answer's head was passed on
 	ended    int64  // all was over
@@ -56,6 +57,9 @@ type exchange struct {
 	bytesOut int64
 
 	gathered copyBuffer // where a body was gathered; empty: nowhere
+
+	copy     *staleAnswer // of the answer that is passed on; nil: none is made
+	fallback fallback     // what the client got in its place
 
 	// Scratch, kept for its memory.
 	out    []byte // a head on its way out
@@ -114,16 +118,20 @@ func (x *exchange) arrive(now int64) {
 	x.identify()
 }
 
-// identify keeps the request id of a trusted proxy, and makes one for everybody else's requests.
+// identify keeps the request id of a trusted proxy, and makes one for everybody else's requests. It has the request's number
+// by chance from the same source.
 func (x *exchange) identify() {
 	if x.trusted {
 		if id, n := x.head.Get(wire.KindXRequestID); n == 1 && plainID(id) {
 			x.idSize = copy(x.id[:], id)
+			x.req.Random = rand.Uint32()
 			return
 		}
 	}
 	var random [16]byte
-	binary.NativeEndian.PutUint64(random[:8], rand.Uint64())
+	first := rand.Uint64()
+	x.req.Random = uint32(first)
+	binary.NativeEndian.PutUint64(random[:8], first)
 	binary.NativeEndian.PutUint64(random[8:], rand.Uint64())
 	x.idSize = hex.Encode(x.id[:], random[:])
 }
@@ -163,7 +171,7 @@ func (x *exchange) decided() int64 { return x.now + x.queued }
 // leave gives up what the request holds of its tenant's and its backend's, or its turn where it waits for that.
 func (x *exchange) leave() {
 	x.live.table.Settle(&x.match, &x.verdict, admit.Outcome{
-		Reason: x.reason, Status: x.status, Delays: x.up.Delays() | x.down.Delays(), Now: x.ended, Latency: x.latency(),
+		Reason: x.reason, Status: x.status, Delays: x.up.Delays() | x.down.Delays(), Now: x.ended, Latency: x.latency(), Awaited: x.awaited(),
 	})
 }
 
@@ -181,9 +189,20 @@ func (x *exchange) latency() time.Duration {
 	return 0
 }
 
+// awaited is how long the backend had the whole request when it ended without the head of an answer; 0: it ended otherwise.
+func (x *exchange) awaited() time.Duration {
+	if x.wholeAt == 0 || x.headAt != 0 {
+		return 0
+	}
+	return time.Duration(x.ended - x.wholeAt)
+}
+
 // endCall ends what runs beside the handler and gives the backend's connection back. It may be called again.
 func (x *exchange) endCall() {
 	x.conn.finishCall()
+	if u := x.conn.upload; u != nil {
+		x.wholeAt = u.wholeAt
+	}
 	if x.call != nil {
 		x.call.Release()
 		x.call = nil

@@ -79,6 +79,7 @@ func (p *Proxy) ask(x *exchange, body []byte) (*wire.ResponseHead, error) {
 // send sends the request, all of it or as much as is there, and waits for the first head of the answer.
 func (x *exchange) send(body []byte, asked wire.Asked) (*wire.ResponseHead, error) {
 	if x.conn.BodyDone() {
+		x.wholeAt = x.sentAt
 		x.conn.watch(x.call)
 		return x.call.Exchange(x.out, body, asked)
 	}

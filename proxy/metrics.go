@@ -17,6 +17,7 @@ type metrics struct {
 	duration       *prometheus.HistogramVec
 	overhead       prometheus.Histogram
 	queued         [queueCount]prometheus.Observer
+	fallbacks      [fallbackCount]prometheus.Counter
 	rejected       [wire.CauseCount]prometheus.Counter
 	tokens         [token.FaultCount]prometheus.Counter
 	panics         prometheus.Counter
@@ -24,7 +25,7 @@ type metrics struct {
 	ends           [culpritCount][phaseCount]prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer, log *AccessLog, connections func() float64) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, log *AccessLog, stale *staleStore, connections func() float64) (*metrics, error) {
 	m := &metrics{
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:                            "weir_request_duration_seconds",
@@ -62,6 +63,13 @@ func newMetrics(reg prometheus.Registerer, log *AccessLog, connections func() fl
 	for q := range m.queued {
 		m.queued[q] = queued.WithLabelValues(queue(q).String())
 	}
+	fallbacks := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "weir_fallbacks_total",
+		Help: "Requests that a breaker turned away and that got an answer all the same: the last good one, or the route's own.",
+	}, []string{"answer"})
+	for f := staleFallback; f < fallbackCount; f++ {
+		m.fallbacks[f] = fallbacks.WithLabelValues(f.String())
+	}
 	rejected := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "weir_wire_rejected_total",
 		Help: "Requests refused because they break HTTP/1.1 or the bounds, by the rule they break.",
@@ -97,8 +105,16 @@ func newMetrics(reg prometheus.Registerer, log *AccessLog, connections func() fl
 		Name: "weir_client_connections",
 		Help: "Client connections that are open.",
 	}, connections)
+	answers := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "weir_stale_answers",
+		Help: "Answers of backends that are kept for fallbacks.",
+	}, func() float64 { n, _ := stale.held(); return float64(n) })
+	memory := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "weir_stale_bytes",
+		Help: "Memory of the answers that are kept for fallbacks.",
+	}, func() float64 { _, n := stale.held(); return float64(n) })
 	var errs error
-	for _, c := range []prometheus.Collector{m.duration, m.overhead, queued, m.panics, m.acceptFailures, rejected, tokens, ends, dropped, open} {
+	for _, c := range []prometheus.Collector{m.duration, m.overhead, queued, m.panics, m.acceptFailures, rejected, tokens, fallbacks, ends, dropped, open, answers, memory} {
 		errs = errors.Join(errs, reg.Register(c))
 	}
 	return m, errs

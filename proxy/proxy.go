@@ -72,7 +72,9 @@ type Proxy struct {
 	applying sync.Mutex
 	ended    bool // nothing is applied any more; guarded by applying
 	live     atomic.Pointer[live]
+	applied  chan struct{} // holds one when live may need another look at its breakers
 	recent   admit.Recent
+	stale    staleStore
 
 	exchanges sync.Pool // of *exchange
 	copies    copies
@@ -87,6 +89,7 @@ type live struct {
 	wire      *wire.Settings
 	identity  string                // the one header that tells the backend the tenant
 	durations []prometheus.Observer // by route
+	staleFor  []time.Duration       // by route: how long answers are kept for its fallback; 0: none is
 }
 
 // spareWorkers are for connections that are just ending: the listener bounds connections before the server sees them.
@@ -98,7 +101,7 @@ func New(o Options) (*Proxy, error) {
 		clock: o.Clock, logger: o.Logger, accessLog: o.AccessLog,
 		guard: wire.NewGuard(o.Clock.Now, wire.DefaultSettings()),
 		conns: newConnections(o.Bounds.Connections, o.Bounds.ConnectionsPerIP),
-		drain: make(chan struct{}), cutOff: make(chan struct{}),
+		drain: make(chan struct{}), cutOff: make(chan struct{}), applied: make(chan struct{}, 1),
 	}
 	p.exchanges.New = func() any { return &exchange{} }
 	p.copies.init()
@@ -114,7 +117,7 @@ func New(o Options) (*Proxy, error) {
 		DisableHeaderNamesNormalizing: true,
 	}
 	var err error
-	p.metrics, err = newMetrics(o.Registerer, o.AccessLog, func() float64 { return float64(p.conns.count()) })
+	p.metrics, err = newMetrics(o.Registerer, o.AccessLog, &p.stale, func() float64 { return float64(p.conns.count()) })
 	if err != nil {
 		return nil, fmt.Errorf("cannot register the proxy's metrics: %w", err)
 	}
@@ -195,11 +198,18 @@ func (p *Proxy) Apply(s *policy.Snapshot) error {
 		identity:  admit.CanonicalIdentityHeader(&s.Sidecar),
 		durations: p.metrics.routes(s.Routes),
 	}
+	byIndex, byName := staleFor(s)
+	next.staleFor = byIndex
 	p.guard.Set(wireSettings(&s.Sidecar))
 	next.wire = p.guard.Settings()
 	p.live.Store(next)
 	table.Adopt(p.clock.Now())
 	backends.Adopt(prevBackends)
+	p.stale.retire(byName)
+	select {
+	case p.applied <- struct{}{}:
+	default: // it will be looked at
+	}
 	if prev != nil {
 		p.metrics.retire(prev.snapshot.Routes, s.Routes)
 	}

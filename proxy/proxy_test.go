@@ -78,7 +78,7 @@ func documents(backend string, further ...string) string {
 			sidecar += "  " + f + "\n"
 		}
 	}
-	if !strings.Contains(rest, "kind: Backend") {
+	if !strings.Contains(rest, "\nkind: Backend\n") {
 		rest += document("Backend", "b", `endpoints: [{address: "`+backend+`"}]`)
 	}
 	if !strings.Contains(rest, "kind: TenantPolicy") {

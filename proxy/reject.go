@@ -38,6 +38,10 @@ func problemOf(r admit.Reason) problem {
 		return problem{quotaExceeded, "Too many requests in flight", "Wait until an earlier request has been answered.", "http_request_denied"}
 	case admit.Overload:
 		return problem{reducedCapacity, "Backend overloaded", "The service behind this proxy has as many requests as it can take; send again in a moment.", "connection_limit_reached"}
+	case admit.Shed:
+		return problem{reducedCapacity, "Reduced service", "The service behind this proxy has more to do than usual; this part of it gives way. Wait for the time in Retry-After.", "http_request_denied"}
+	case admit.BreakerOpen:
+		return problem{reducedCapacity, "Backend is recovering", "The service behind this proxy has failed and is given time to recover. Wait for the time in Retry-After.", "destination_unavailable"}
 	case admit.BadRequest:
 		return problem{noParticularKind, "Bad request", "The request breaks HTTP/1.1 or the bounds of this service.", "http_request_error"}
 	case admit.Draining:
@@ -82,6 +86,10 @@ func (p *Proxy) reject(ctx *fasthttp.RequestCtx, x *exchange) {
 	if p.draining.Load() {
 		x.head.KeepAlive = false
 	}
+	if p.giveStale(x) {
+		return
+	}
+	static := p.staticAnswer(x)
 	why := problemOf(x.reason)
 	if x.reason == admit.BackendRefused && x.broke.OfTLS() {
 		why.proxyStatus = x.broke.String()
@@ -99,6 +107,11 @@ func (p *Proxy) reject(ctx *fasthttp.RequestCtx, x *exchange) {
 		x.text = x.verdict.TellRefused(x.text, x.match.Tenant.Plan().Reject.Headers, x.limits, rand.Float64(), h.SetBytesV)
 	case admit.NoIdentity:
 		h.Set("WWW-Authenticate", x.live.table.Challenge(&x.match)) // RFC 9110 asks for one with every 401
+	case admit.Shed, admit.BreakerOpen:
+		if x.status >= fasthttp.StatusMultipleChoices { // it says nothing in an answer that went well
+			x.text = strconv.AppendInt(x.text[:0], admit.RetryAfter(x.verdict.RetryAfter, rand.Float64()), 10)
+			h.SetBytesV("Retry-After", x.text)
+		}
 	case admit.Draining, admit.NoEndpoint, admit.PoolFull, admit.Overload:
 		h.Set("Retry-After", admit.SoonRetry) // there is no telling; it may be over at once
 	case admit.BadRequest:
@@ -106,14 +119,20 @@ func (p *Proxy) reject(ctx *fasthttp.RequestCtx, x *exchange) {
 			h.Set("Allow", methods) // and for this with every 405
 		}
 	}
-	if wantsText(x.head) {
+	switch {
+	case static != nil:
+		h.SetContentType(static.ContentType)
+		h.Set("Cache-Control", "no-store") // it must not be taken for what it stands for
+		ctx.Response.SetBodyString(static.Body)
+	case wantsText(x.head):
 		h.SetContentType("text/plain; charset=utf-8")
 		x.text = appendText(x.text[:0], why, x)
-	} else {
+		ctx.Response.SetBody(x.text)
+	default:
 		h.SetContentType("application/problem+json")
 		x.text = appendProblem(x.text[:0], why, limited, x)
+		ctx.Response.SetBody(x.text)
 	}
-	ctx.Response.SetBody(x.text)
 	ctx.Response.SkipBody = string(x.head.Method) == "HEAD"
 }
 

@@ -31,10 +31,10 @@ func (p *Proxy) relay(x *exchange, answer *wire.ResponseHead) bool {
 	}
 	x.status = answer.Status
 	x.out = appendAnswerHead(x.out[:0], x, answer, how)
-	body, rest := p.withHead(x, body)
-	sent := len(body)
+	first, rest := p.withHead(x, body)
+	body = first
 	if how == chunked {
-		x.out = appendChunkedStart(x.out, body, len(rest) == 0 && x.call.BodyDone())
+		x.out = appendChunkedStart(x.out, first, len(rest) == 0 && x.call.BodyDone())
 		body = nil
 	}
 	x.telling = true
@@ -44,10 +44,14 @@ func (p *Proxy) relay(x *exchange, answer *wire.ResponseHead) bool {
 		p.leftBehind(x, err)
 		return true
 	}
-	x.bytesOut += int64(sent)
+	x.bytesOut += int64(len(first))
+	p.copyAnswer(x, answer)
+	p.copied(x, first)
 	if len(rest) > 0 || !x.call.BodyDone() {
 		p.relayBody(x, how, rest)
+		return true
 	}
+	p.keepCopy(x)
 	return true
 }
 
@@ -88,7 +92,9 @@ func (p *Proxy) relayBody(x *exchange, how framing, here []byte) {
 			}
 		}
 		x.bytesOut += int64(n)
+		p.copied(x, buf.piece(n))
 		if end {
+			p.keepCopy(x)
 			return
 		}
 		buf.filled(n)

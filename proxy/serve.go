@@ -39,6 +39,7 @@ func (p *Proxy) Serve(ctx context.Context, listeners []net.Listener) error {
 	var swept, serving sync.WaitGroup
 	swept.Go(func() { p.guard.Run(sweeping) })
 	swept.Go(func() { certs.Follow(sweeping, p.certificates) })
+	swept.Go(func() { p.watchBreakers(sweeping) })
 	failed := make(chan error, len(listeners))
 	for _, ln := range limited {
 		serving.Go(func() {
