@@ -81,3 +81,46 @@ func TestTokenAllocations(t *testing.T) {
 		t.Errorf("%v allocations, %d of them fasthttp's", n, theirs)
 	}
 }
+
+// Breakers, and what they let a client have instead, allocate nothing either; an answer that is kept is copied once in a second.
+func TestBreakerAllocations(t *testing.T) {
+	const bare, fallbacks = "backend: b", "backend: b\n  fallback: {body: static, staleFor: 1h}"
+	f := func(name, request, route string, opened bool) {
+		t.Helper()
+		b := newBackend(t, func(c *peer) {
+			good, bad, in := []byte(kibibyte+strings.Repeat("x", 1024)), []byte(broken), make([]byte, 64<<10)
+			for {
+				n, err := c.Conn.Read(in)
+				if err != nil {
+					return
+				}
+				out := good
+				if n > len("GET /broken") && string(in[:len("GET /broken")]) == "GET /broken" {
+					out = bad
+				}
+				if _, err := c.Conn.Write(out); err != nil {
+					return
+				}
+			}
+		})
+		s := serve(t, documents(b.addr, silent, document("Route", "r", strings.Split(route, "\n  ")...),
+			document("BreakerPolicy", "of-backend", "target: {kind: Backend, name: b}", "failures: {window: 1s, minRequests: 1, ratio: 1%, slowerThan: 1h}", "open: {for: 1h, maxFor: 1h}"),
+			document("BreakerPolicy", "of-route", "target: {kind: Route, name: r}", "perTenant: true", "qpsBaseline: {}", "failures: {minRequests: 1000000000}")))
+		c := s.dial()
+		c.wants(200, "/")
+		if opened {
+			c.wants(500, "/broken")
+			until(t, "the breaker is open", func() bool { return len(s.changes()) > 0 })
+		}
+		exchange := exchangeOf(t, c, request, sizeOf(t, c, request))
+		if n := testing.AllocsPerRun(2000, exchange); n > theirs {
+			t.Errorf("%s: %v allocations, %d of them fasthttp's", name, n, theirs)
+		}
+	}
+	post := strings.Replace(get, "GET", "POST", 1)
+	f("allowed", get, bare, false)
+	f("allowed and kept", get, fallbacks, false)
+	f("refused", get, bare, true)
+	f("stale", get, fallbacks, true)
+	f("static", post, fallbacks, true)
+}

@@ -81,6 +81,20 @@ func BenchmarkProxy(b *testing.B) {
 	benchmark(b, browserGet, silent, limited("limits: [{name: l, requests: 1000000000, per: 1s}]"))
 }
 
+const calm = "qpsBaseline: {}\n  failures: {minRequests: 1000000000, slowerThan: 1h}"
+
+// BenchmarkProxyBreakers has a breaker for the backend and one for each tenant.
+func BenchmarkProxyBreakers(b *testing.B) {
+	benchmark(b, browserGet, silent, limited("limits: [{name: l, requests: 1000000000, per: 1s}]"),
+		document("BreakerPolicy", "all", "target: {kind: Backend, name: b}", calm), document("BreakerPolicy", "each", "target: {kind: Backend, name: b}", "perTenant: true", calm))
+}
+
+// BenchmarkProxyStaleFor keeps answers besides. The requests have no cookie.
+func BenchmarkProxyStaleFor(b *testing.B) {
+	benchmark(b, strings.Replace(browserGet, "Cookie", "X-Other", 1), silent, limited("limits: [{name: l, requests: 1000000000, per: 1s}]"),
+		document("BreakerPolicy", "all", "target: {kind: Backend, name: b}", calm), document("Route", "r", "backend: b", "fallback: {staleFor: 1h}"))
+}
+
 func BenchmarkProxyLogged(b *testing.B) {
 	benchmark(b, browserGet, limited("limits: [{name: l, requests: 1000000000, per: 1s}]"))
 }

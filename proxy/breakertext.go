@@ -86,7 +86,7 @@ func consequence(c *admit.BreakerChange, s *policy.Breaker) string {
 		switch {
 		case c.From == breaker.Degraded:
 			return "NonCore routes pass again"
-		case s != nil && s.Failures != nil && s.Failures.Ramp > 0:
+		case c.Cause == breaker.ProbesPassed && s != nil && s.Failures != nil && s.Failures.Ramp > 0:
 			return fmt.Sprintf("the share that is let through rises to all within %v", s.Failures.Ramp)
 		}
 		return "everything is let through again"

@@ -13,6 +13,7 @@ import (
 type virtual struct {
 	*sidecar
 	accepted chan net.Conn
+	backend  func() (net.Conn, error) // connects to the backend in the place of a script; may be set before there is a client
 }
 
 // inBubble runs a test with a sidecar that has these documents, before a backend that serves each connection by the script.
@@ -28,6 +29,9 @@ func inBubble(t *testing.T, text string, script script, test func(*virtual)) {
 		})
 		v := &virtual{accepted: make(chan net.Conn)}
 		dial := func(context.Context, string, string) (net.Conn, error) {
+			if v.backend != nil {
+				return v.backend()
+			}
 			ours, theirs := net.Pipe()
 			backends.Go(func() {
 				defer theirs.Close()
