@@ -33,6 +33,8 @@ type AdminOptions struct {
 	Ready func() []Check
 	// Tenants describes the tenant of that name, or all named tenants when it is empty.
 	Tenants func(name string) TenantList
+	// Breakers describes the breakers of that name, or all of them when it is empty.
+	Breakers func(name string) []Breaker
 	// Why explains how a request would be decided, or how a recent one was denied. Its errors are about the question.
 	Why func(admit.Inquiry) (admit.Trace, error)
 	// LogLevel can be read and set.
@@ -103,6 +105,9 @@ func NewAdmin(o AdminOptions) http.Handler {
 	}
 	if o.Tenants != nil {
 		get("/tenants", "named tenants with their limits and what is left of them; ?tenant=NAME shows one", a.tenants)
+	}
+	if o.Breakers != nil {
+		get("/breakers", "breakers with their levels, and the rates and calls that they are judged by; ?breaker=NAME shows one", a.breakers)
 	}
 	if o.Why != nil {
 		get("/why", "how ?tenant=NAME&path=/…&method=… would be decided, or how ?request-id=ID was denied", a.why)

@@ -79,6 +79,20 @@ func newAdminRig(t *testing.T) *adminRig {
 			}
 			return list
 		},
+		Breakers: func(name string) []Breaker {
+			if name == "none" {
+				return nil
+			}
+			return []Breaker{
+				{Name: "orders", Target: "Backend orders", Level: "degraded", Since: time.Date(2026, 5, 4, 9, 0, 15, 0, time.UTC), Share: 1,
+					Rate: &BreakerRate{Offered: 310, Passed: 305.25, Baseline: 200, High: 270}, Calls: &BreakerCalls{Requests: 3100, Failures: 2, Slow: 1}},
+				{Name: "pay", Target: "Route pay", PerTenant: true, Level: "normal", Share: 0.4, Calls: &BreakerCalls{}},
+				{Name: "pay", Target: "Route pay", PerTenant: true, Tenant: "acme", Level: "open", Until: time.Date(2026, 5, 4, 9, 1, 2, 0, time.UTC), Calls: &BreakerCalls{Requests: 20, Failures: 20}},
+				{Name: "quiet", Target: "Backend orders", Level: "normal", Share: 1, Rate: &BreakerRate{}},
+				{Name: "steady", Target: "Backend orders", Level: "half_open", Until: time.Date(2026, 5, 4, 9, 1, 2, 0, time.UTC), Rate: &BreakerRate{Baseline: 20, Low: 13, High: 27}},
+				{Name: "up", Target: "Backend orders", Level: "normal", Share: 1, Rate: &BreakerRate{Baseline: 20, Low: 13}},
+			}
+		},
 		Why:      r.why,
 		LogLevel: level,
 		Drain:    func() { r.drained++ },
@@ -357,7 +371,7 @@ func TestAdminPprof(t *testing.T) {
 
 func TestAdminIndexAndErrors(t *testing.T) {
 	r := newAdminRig(t)
-	all := []string{"/livez", "/readyz", "/metrics", "/status", "/policy", "/policy/problems", "/tenants", "/why", "/loglevel", "/drain", "/debug/pprof/"}
+	all := []string{"/livez", "/readyz", "/metrics", "/status", "/policy", "/policy/problems", "/tenants", "/breakers", "/why", "/loglevel", "/drain", "/debug/pprof/"}
 	r.want("GET", "/", "", 200, all...)
 	var lines []struct{ Path, Methods, About string }
 	r.json("/?o=json", 200, &lines)
@@ -387,7 +401,7 @@ func TestAdminIndexAndErrors(t *testing.T) {
 
 func TestAdminLeavesOutWhatIsNotGiven(t *testing.T) {
 	r := &adminRig{t: t, h: NewAdmin(AdminOptions{})}
-	for _, path := range []string{"/metrics", "/status", "/policy", "/policy/problems", "/tenants", "/why", "/loglevel", "/drain", "/debug/pprof/"} {
+	for _, path := range []string{"/metrics", "/status", "/policy", "/policy/problems", "/tenants", "/breakers", "/why", "/loglevel", "/drain", "/debug/pprof/"} {
 		r.want("GET", path, "", 404)
 	}
 	r.want("GET", "/readyz", "", 200)

@@ -193,8 +193,8 @@ func (p *process) listenAdmin() (net.Listener, error) {
 // serve serves until the end, in this order: the proxy drains while the admin port still answers, then that ends too.
 func (p *process) serve(ctx context.Context, listeners []net.Listener, admin net.Listener) error {
 	server := control.NewAdminServer(control.NewAdmin(control.AdminOptions{
-		Logger: p.logger, Gatherer: p.registry, Status: p.manager.Status, Ready: p.ready, Tenants: p.tenants, Why: p.proxy.Why,
-		LogLevel: p.level, Drain: p.proxy.Drain, Pprof: p.proxy.Snapshot().Sidecar.Admin.Pprof,
+		Logger: p.logger, Gatherer: p.registry, Status: p.manager.Status, Ready: p.ready, Tenants: p.tenants, Breakers: p.breakers,
+		Why: p.proxy.Why, LogLevel: p.level, Drain: p.proxy.Drain, Pprof: p.proxy.Snapshot().Sidecar.Admin.Pprof,
 	}), p.logger)
 	p.serving.Go(func() {
 		if err := server.Serve(admin); !errors.Is(err, http.ErrServerClosed) {
