@@ -63,7 +63,7 @@ func TestExamplesAreValid(t *testing.T) {
 			}
 			found++
 			docs, problems := policy.Decode(name, []byte(text))
-			if strings.Contains(text, "kind: Backend") {
+			if strings.Contains(text, "\nkind: Backend\n") {
 				_, more := policy.Compile(docs, policy.CompileOptions{})
 				problems = append(problems, more...)
 			}
