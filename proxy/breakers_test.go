@@ -136,6 +136,9 @@ func TestBreakerOpensProbesAndCloses(t *testing.T) {
 		if n := v.requests("reason", "breaker_open", "code", "5xx"); n != 3 {
 			t.Errorf("%d are counted as refused, want 3", n)
 		}
+		if v.metric("weir_breaker_transitions_total", "breaker", "orders") != 5 || v.metric("weir_breaker_level", "breaker", "orders") != 0 {
+			t.Error("the changes of level are not counted, or the level is not what it is")
+		}
 	})
 }
 
@@ -181,7 +184,8 @@ func TestWhoseFaultOpensTheBreaker(t *testing.T) {
 // A client that leaves before a slow backend answers tells of a slow one; a client that leaves soon, of nothing.
 func TestWhoLeavesAStalledBackend(t *testing.T) {
 	t.Parallel()
-	f := func(leavesAfter time.Duration, want ...string) {
+	// f has a request in two parts, and how long the client takes between them, and from the second until it leaves.
+	f := func(request, rest string, uploads, leaves time.Duration, want ...string) {
 		t.Helper()
 		var m moody
 		m.mood.Store("stall")
@@ -193,9 +197,12 @@ func TestWhoLeavesAStalledBackend(t *testing.T) {
 			"failures: {window: 10m, minRequests: 3, slowerThan: 20s, slowRatio: 50%}"))), clock, nil)
 		for i := range 4 {
 			c := s.dial()
-			c.say(get)
+			c.say(request)
+			until(t, "the request is there", func() bool { return s.metric("weir_inflight") == 1 })
+			passed.Add(int64(uploads))
+			c.say(rest)
 			until(t, "the backend is asked", func() bool { return m.asked.Load() == int64(i+1) })
-			passed.Add(int64(leavesAfter))
+			passed.Add(int64(leaves))
 			_ = c.Close()
 			s.logged(i + 1)
 		}
@@ -212,8 +219,12 @@ func TestWhoLeavesAStalledBackend(t *testing.T) {
 			}
 		}
 	}
-	f(0)
-	f(21*time.Second, "orders normal>open too_many_slow")
+	const long = 21 * time.Second
+	f(get, "", 0, 0)
+	f(get, "", 0, long, "orders normal>open too_many_slow")
+	f(post(5, "he"), "llo", 0, long, "orders normal>open too_many_slow")
+	// It was the client that took long.
+	f(post(5, "he"), "llo", long, 0)
 }
 
 func TestBreakerForEachTenant(t *testing.T) {

@@ -15,7 +15,7 @@ func TestEveryReasonIsSomebodysDoing(t *testing.T) {
 		byClient: {admit.BadRequest, admit.ClientGone, admit.ClientBody, admit.ClientBodyTooLong, admit.ClientTimeout},
 		byBackend: {admit.BackendRefused, admit.BackendReset, admit.BackendProtocol, admit.ConnectTimeout, admit.ResponseTimeout,
 			admit.BodyIdleTimeout},
-		byProxy: {admit.Overload, admit.Draining, admit.Internal, admit.NoEndpoint, admit.PoolFull, admit.RequestTimeout},
+		byProxy: {admit.Shed, admit.BreakerOpen, admit.Overload, admit.Draining, admit.Internal, admit.NoEndpoint, admit.PoolFull, admit.RequestTimeout},
 	}
 	seen := 1 // Passed
 	for by, reasons := range want {
@@ -54,6 +54,9 @@ func TestPhases(t *testing.T) {
 	}
 	f(exchange{reason: admit.BadRequest, head: &wire.Head{Fault: wire.BadHost}}, "request_head")
 	f(exchange{reason: admit.BadRequest, cause: wire.BadIdentity}, "request_head")
+	// Also where the client got an answer that was kept.
+	f(exchange{reason: admit.BreakerOpen, telling: true}, "decision")
+	f(exchange{reason: admit.Shed}, "decision")
 	// A declared length over the bound is seen in the head, what goes over it in the body.
 	f(exchange{reason: admit.ClientBodyTooLong, cause: wire.BodyTooLong, head: &wire.Head{Fault: wire.BodyTooLong}}, "request_head")
 	f(exchange{reason: admit.ClientBodyTooLong, cause: wire.BodyTooLong, asked: true, sentAt: 1}, "request_body")

@@ -36,3 +36,18 @@ func TestLatencyIsTheBackends(t *testing.T) {
 	f(exchange{status: 429, reason: admit.Limited}, 0)
 	f(exchange{status: 504, reason: admit.RequestTimeout}, 0)
 }
+
+// Only what the backend had whole, and did not begin to answer, was waited for.
+func TestAwaitedIsTheBackends(t *testing.T) {
+	f := func(x exchange, want time.Duration) {
+		t.Helper()
+		x.ended = 100
+		if got := x.awaited(); got != want {
+			t.Errorf("whole at %d, answered at %d: got %d, want %d", x.wholeAt, x.headAt, got, want)
+		}
+	}
+	f(exchange{}, 0)
+	f(exchange{sentAt: 10}, 0)
+	f(exchange{sentAt: 10, wholeAt: 30}, 70)
+	f(exchange{sentAt: 10, wholeAt: 30, headAt: 50}, 0)
+}
