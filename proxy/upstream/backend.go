@@ -43,6 +43,7 @@ type Call struct {
 //
 // Every error is an *Error and replayable. It is counted here, so there is nothing to release.
 func (b *Backend) Acquire(call Call) (*Conn, error) {
+	b.shared.follow(call.Now)
 	members := b.roster.Load().usable
 	if len(members) == 0 {
 		return nil, b.refuse(&Error{Cause: NoEndpoint})

@@ -66,6 +66,14 @@ type shared struct {
 	wake     chan struct{} // holds one: something is to be tended before the next tick
 }
 
+// follow brings the sweep's reading up to that of a request, where the sweep is late: after a process was stopped for a while, what
+// begins to wait before the next sweep would be overdue at once.
+func (s *shared) follow(now int64) {
+	if now-s.now.Load() > int64(2*tick) {
+		s.now.Store(now)
+	}
+}
+
 // poke makes the living set look at what happened. It never waits.
 func (s *shared) poke() {
 	select {

@@ -111,6 +111,36 @@ func TestLongTimeoutsAreSwept(t *testing.T) {
 	f(stall(""), 5*time.Second, RequestTimeout, 5*time.Second)
 }
 
+// A sweep that comes late, since the process was stopped for a while, finds the waits that began meanwhile as young as they are.
+func TestWaitsAfterALateSweep(t *testing.T) {
+	settings := backendOf("a", listen(t, stall("")))
+	settings.ResponseTimeout = 10 * time.Second
+	s := build(t, nil, settings)
+	s.halt()
+	b := s.Backend(0)
+	late := b.shared.now.Load() + int64(time.Hour)
+	c, err := b.Acquire(Call{Now: late})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, _, err := call(c, get, wire.Asked{})
+		wantCause(t, err, ResponseTimeout)
+	})
+	eventually(t, "the call waits", func() bool { return c.readDue.Load() != 0 })
+	s.sweep(late + int64(9*time.Second))
+	if cause := Cause(c.canceled.Load()); cause != NoCause {
+		t.Errorf("%v before its time", cause)
+	}
+	eventually(t, "the sweep finds it waiting", func() bool {
+		s.sweep(late + int64(11*time.Second))
+		return c.canceled.Load() != uint32(NoCause)
+	})
+	wg.Wait()
+	c.Release()
+}
+
 // A request that is not waiting for the backend, but for its client, still ends at its deadline; the other timeouts rest.
 func TestOnlyTheDeadlineRunsBetweenReads(t *testing.T) {
 	s := build(t, nil, backendOf("a", listen(t, slowBody)))
