@@ -3,14 +3,16 @@ package proxy
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
-// keeping are a breaker that opens at the first broken calls and stays open, and two routes that keep answers for a minute.
+// keeping are a breaker that opens at the first broken calls and stays open, and routes that keep answers for a minute.
 func keeping() string {
 	return document("BreakerPolicy", "orders", "target: {kind: Backend, name: b}",
 		"failures: {window: 1s, ratio: 1%, minRequests: 1}", "open: {for: 10m, maxFor: 10m}") +
 		document("Route", "all", "backend: b", "fallback: {status: 503, body: static, staleFor: 1m}") +
+		document("Route", "beta", `match: [{headers: {X-Beta: "1"}}]`, "backend: b", "fallback: {body: other, staleFor: 1m}") +
 		document("Route", "other", "match: [{path: /other/*}]", "backend: b", "fallback: {body: other, staleFor: 1m}")
 }
 
@@ -69,6 +71,7 @@ func TestStaleAnswerIsForTheSameRequest(t *testing.T) {
 	f(strings.Replace(same, "acme", "globex", 1), false)
 	f(strings.Replace(same, "Host: h", "Host: i", 1), false)
 	f(strings.Replace(same, "gzip", "br", 1), false)
+	f(same+"X-Beta: 1\r\n", false)
 	f(same+"Cookie: a=b\r\n", false)
 	f(same+"Authorization: Bearer a\r\n", false)
 	f(same+"Cache-Control: no-cache\r\n", false)
@@ -201,6 +204,7 @@ func TestStaleAnswersGoWithTheDocuments(t *testing.T) {
 			t.Helper()
 			c.wants(200, "/a")
 			c.wants(200, "/other/a")
+			synctest.Wait() // an answer is kept after its client has read it
 			if n := v.metric("weir_stale_answers"); n != before {
 				t.Errorf("%v answers are kept, want %v", n, before)
 			}
@@ -215,6 +219,26 @@ func TestStaleAnswersGoWithTheDocuments(t *testing.T) {
 		f(strings.Replace(keeping(), "static, staleFor: 1m", "static, staleFor: 2m", 1), 2, 1)
 		f(document("Route", "all", "backend: b", "fallback: {body: static, staleFor: 2m}"), 2, 0)
 		f(keeping(), 0, 0)
+	})
+}
+
+// What another backend has said of the same path is no answer.
+func TestStaleAnswerOfAnotherBackend(t *testing.T) {
+	var m moody
+	both := document("Backend", "b", `endpoints: [{address: "127.0.0.1:1"}]`) + document("Backend", "next", `endpoints: [{address: "127.0.0.1:2"}]`)
+	moved := strings.ReplaceAll(strings.ReplaceAll(keeping(), "backend: b", "backend: next"), "name: b}", "name: next}")
+	inBubble(t, documents("", both, keeping()), m.script(), func(v *virtual) {
+		c := v.connect()
+		c.wants(200, "/a")
+		c.wants(200, "/b")
+		synctest.Wait()
+		if err := v.Apply(compile(t, documents("", both, moved))); err != nil {
+			t.Fatal(err)
+		}
+		c.wants(200, "/b")
+		v.openUp(&m, c)
+		c.wants(503, "/a")
+		c.wants(200, "/b")
 	})
 }
 
