@@ -232,7 +232,10 @@ func (t *Table) trace(f *facts, terms *policy.Plan) Trace {
 	}
 	f.tell(&trace, terms)
 	if fallback := t.fallbackOf(f.route, f.verdict.Reason); fallback != nil {
-		trace.Verdict.Fallback, trace.Verdict.Headers = fallbackText(fallback), nil
+		trace.Verdict.Fallback = fallbackText(fallback)
+		if fallback.Status < 300 { // nobody is told when to come back with an answer that went well
+			trace.Verdict.Headers = nil
+		}
 	}
 	return trace
 }

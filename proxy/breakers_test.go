@@ -363,7 +363,7 @@ func TestBreakersOfOtherDocuments(t *testing.T) {
 		apply(failing(), silent)
 		c.wants(503, "/")
 		apply(document("BreakerPolicy", "orders", "target: {kind: Backend, name: b}", shedding))
-		<-time.After(time.Second)
+		<-time.After(1100 * time.Millisecond) // a look at the breaker
 		c.wants(500, "/")
 		v.wantChanges("orders normal>open too_many_fail", "orders open>normal changed")
 		apply()
