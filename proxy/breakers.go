@@ -33,11 +33,20 @@ func (p *Proxy) watchBreakers(ctx context.Context) {
 			return
 		case <-p.applied:
 		case <-ticker.C:
-			now := p.clock.Now()
-			p.Table().Tick(now, rand.Float64, p.announce)
-			p.stale.expire(now)
+			p.lookAtBreakers(p.clock.Now())
 		}
 	}
+}
+
+// lookAtBreakers is one look. A defect in it must not end judgement for good.
+func (p *Proxy) lookAtBreakers(now int64) {
+	defer func() {
+		if defect := recover(); defect != nil {
+			p.report(defect, nil)
+		}
+	}()
+	p.Table().Tick(now, rand.Float64, p.announce)
+	p.stale.expire(now)
 }
 
 // announce logs a change of a breaker's level with the numbers it stands on.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/rs/zerolog"
 )
 
 // moody is a backend that answers by what a request's path is for: with that status, or as its mood is.
@@ -372,5 +373,27 @@ func TestBreakersOfOtherDocuments(t *testing.T) {
 		apply(failing())
 		fail()
 		c.wants(503, "/")
+	})
+}
+
+// A defect while a change is told does not end judgement.
+func TestBreakersGoOnAfterADefect(t *testing.T) {
+	var m moody
+	m.mood.Store(broken)
+	pen := new(once)
+	inBubble(t, documents("b:1", failing()), m.script(), func(v *virtual) {
+		v.logger = zerolog.New(pen)
+		c := v.connect()
+		for range 6 {
+			c.wants(500, "/")
+		}
+		<-time.After(150 * time.Millisecond)
+		c.wants(503, "/")
+		m.mood.Store("")
+		<-time.After(2100 * time.Millisecond)
+		c.wants(200, "/") // a probe
+		if n := v.metric("weir_panics_recovered_total"); n != 1 {
+			t.Errorf("%v defects are counted, want 1", n)
+		}
 	})
 }
