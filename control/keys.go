@@ -107,7 +107,7 @@ func (k *keyFiles) load(id keyFile, f policy.KeyFile) keyCheck {
 			Severity: policy.Warning, Origin: policy.Origin{File: f.Path}, Message: "the keys read before stay in force",
 		})}
 	}
-	return keyCheck{err: fmt.Errorf("no %s: %s (%d problems in all)", f.Holds(), firstError(problems), len(problems))}
+	return keyCheck{err: fmt.Errorf("no %s: %s", f.Holds(), firstOf(problems))}
 }
 
 // retain forgets the files that the Sidecar in force does not name.

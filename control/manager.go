@@ -46,8 +46,13 @@ type InvalidError struct {
 
 // Error names the first problem and counts the others.
 func (e *InvalidError) Error() string {
-	s := "no valid policy to start with: " + firstError(e.Problems)
-	if more := len(e.Problems) - 1; more > 0 {
+	return "no valid policy to start with: " + firstOf(e.Problems)
+}
+
+// firstOf is the first error, and how many problems there are besides.
+func firstOf(problems []policy.Problem) string {
+	s := firstError(problems)
+	if more := len(problems) - 1; more > 0 {
 		s += fmt.Sprintf(" (and %d more problems)", more)
 	}
 	return s

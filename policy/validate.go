@@ -347,7 +347,7 @@ func (d *decoder) breakerPolicy(s *BreakerPolicySpec) {
 		if d.doc.written("spec.failures.slowRatio") && f.SlowerThan == 0 {
 			d.fail("spec.failures.slowRatio", "goes with slowerThan, which is not set")
 		}
-		if f.Ratio == 0 && f.Consecutive == 0 && f.SlowerThan == 0 {
+		if ratio, err := ParsePercent(d.text("spec.failures.ratio")); ratio == 0 && err == nil && f.Consecutive == 0 && f.SlowerThan == 0 {
 			d.fail("spec.failures", "opens for nothing; set ratio, slowerThan or consecutive")
 		}
 		statuses := firsts{}
