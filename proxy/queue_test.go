@@ -49,6 +49,7 @@ func TestQueue(t *testing.T) {
 		s.waiting(1)
 		release <- struct{}{}
 		first.expect(200)
+		s.logged(1) // a line follows its answer, and might otherwise follow the second's
 		// Not before it goes is the client asked for its body.
 		if line, err := second.head(); line != "HTTP/1.1 100 Continue\r\n\r\n" || err != nil {
 			t.Errorf("%s: got %q, %v; want 100", which, line, err)
