@@ -37,6 +37,10 @@ const (
 	unix       = "golang.org/x/sys/unix"
 	jose       = "github.com/go-jose/go-jose/v4"           // signatures, keys and strict JSON of tokens
 	spiffeid   = "github.com/spiffe/go-spiffe/v2/spiffeid" // the syntax of SPIFFE IDs, and nothing else of that module
+	etcdClient = "go.etcd.io/etcd/client/v3"
+	etcdErrors = "go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	grpc       = "google.golang.org/grpc"
+	zap        = "go.uber.org/zap" // to silence etcd's client, which would log past our own log
 )
 
 // rooms is the whole house. The arrows point down: cmd → proxy, control → admit → policy, limit, breaker.
@@ -89,6 +93,13 @@ var rooms = map[string]room{
 	"weir/control/file": {
 		weir:    []string{"weir/control", "weir/policy"},
 		outside: []string{fsnotify, logs},
+	},
+	"weir/control/etcd": {
+		weir:    []string{"weir/control", "weir/policy"},
+		outside: []string{etcdClient, etcdErrors, grpc, zap, logs, metrics},
+	},
+	"weir/control/etcd/etcdtest": { // for tests
+		outside: []string{etcdClient, "go.etcd.io/etcd/client/pkg/v3", "go.etcd.io/etcd/server/v3/embed", zap},
 	},
 	"weir/cmd/sidecar": {
 		weir: []string{"weir/admit", "weir/admit/policytest", "weir/policy", "weir/policy/reference", "weir/proxy", "weir/proxy/upstream", "weir/control",
@@ -152,6 +163,12 @@ var bans = []struct {
 		in:     not(exactly("weir/control")), // which hands the errors of net/http's server, a *log.Logger, to zerolog
 		banned: anyOf("log", "log/slog"),
 		reason: "zerolog is the one logger; a line of another would be neither JSON nor levelled",
+	},
+	{
+		what:   "etcd's client outside of its rooms",
+		in:     not(anyOf("weir/control/etcd", "weir/control/fleet", "weir/control/etcd/etcdtest")),
+		banned: under("go.etcd.io"),
+		reason: "what is asked of etcd, how often and what happens without it must be readable in one place",
 	},
 	{
 		what:   "templates and expression languages",
