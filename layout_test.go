@@ -54,6 +54,9 @@ var rooms = map[string]room{
 	"weir/policy/reference": {
 		weir: []string{"weir/policy"},
 	},
+	"weir/policy/diff": { // what is different, in words
+		weir: []string{"weir/policy"},
+	},
 	"weir/admit": {
 		weir:    []string{"weir/limit", "weir/breaker", "weir/policy", "weir/admit/token"},
 		outside: []string{metrics},
@@ -103,12 +106,16 @@ var rooms = map[string]room{
 		weir:    []string{"weir/control/etcd"},
 		outside: []string{etcdClient, etcdMessages, logs, metrics},
 	},
+	"weir/control/fleet": { // the etcd client itself for leases, which documents do not have
+		weir:    []string{"weir/control", "weir/control/etcd", "weir/policy"},
+		outside: []string{etcdClient, etcdErrors, logs, metrics},
+	},
 	"weir/control/etcd/etcdtest": { // for tests
 		outside: []string{etcdClient, "go.etcd.io/etcd/client/pkg/v3", "go.etcd.io/etcd/server/v3/embed", zap},
 	},
 	"weir/cmd/sidecar": {
 		weir: []string{"weir/admit", "weir/admit/policytest", "weir/policy", "weir/policy/reference", "weir/proxy", "weir/proxy/upstream", "weir/control",
-			"weir/control/file", "weir/limit"},
+			"weir/control/file", "weir/control/etcd", "weir/policy/diff", "weir/limit"},
 		outside: []string{cobra, pflag, logs, metrics, memlimit, histograms},
 	},
 }
