@@ -35,7 +35,8 @@ type Step struct {
 
 // PlanDefrag decides which members are defragmented, in which order: followers by name, the leader last, since whoever is defragmented
 // does not answer meanwhile, and without a leader nobody is answered. It fails with a [*RefusedError] when the cluster is not well enough to
-// bear that one of its members pauses. It is pure.
+// bear that one of its members pauses. In want of space every member is worth it: then nothing is written, and etcd counts freed pages
+// only as it writes. It is pure.
 func PlanDefrag(s Survey, need Need) ([]Step, error) {
 	if err := ready(s); err != nil {
 		return nil, err
@@ -46,7 +47,7 @@ func PlanDefrag(s Survey, need Need) ([]Step, error) {
 		switch {
 		case m.Learner:
 			step.Skip = "a learner, which gets the store of the others when it is promoted"
-		case !need.Met(m):
+		case !need.Met(m) && !s.wantsSpace():
 			step.Skip = fmt.Sprintf("%s of air (%s) is not worth it", Bytes(m.Free()), percent(m.Fragmentation()))
 		}
 		steps = append(steps, step)
@@ -204,20 +205,23 @@ func recovered(ctx context.Context, c *etcd.Client, id, index uint64, patience t
 	defer cancel()
 	tick := time.NewTicker(settle)
 	defer tick.Stop()
+	why := errors.New("it was not asked in time")
 	for {
 		s := Ask(ctx, c)
-		m := s.member(id)
-		err := ready(s)
-		if err == nil && m.Applied < index {
-			err = fmt.Errorf("it has applied entry %d, want %d", m.Applied, index)
-		}
-		if err == nil {
+		m, err := s.member(id), ready(s)
+		switch {
+		case err == nil && m.Applied >= index:
 			return m, nil
+		case ctx.Err() != nil: // an interrupted survey says nothing of the cluster
+		case err == nil:
+			why = fmt.Errorf("it has applied entry %d, want %d", m.Applied, index)
+		default:
+			why = err
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return m, fmt.Errorf("it was defragmented, and within %s the cluster is not well again: %w", patience, err)
+			return m, fmt.Errorf("it was defragmented, and the cluster is not well again within %s: %w", patience, why)
 		}
 	}
 }
@@ -252,6 +256,10 @@ func disarm(ctx context.Context, c *etcd.Client, a Alarm) error {
 		return fmt.Errorf("cannot disarm %s of %s: %w", a.Kind, a.Name, explain(ctx, err))
 	}
 	return nil
+}
+
+func (s Survey) wantsSpace() bool {
+	return slices.ContainsFunc(s.Alarms, func(a Alarm) bool { return a.Kind == AlarmNoSpace })
 }
 
 func (s Survey) answering() []Member {

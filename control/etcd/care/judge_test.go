@@ -293,7 +293,8 @@ func TestPlan(t *testing.T) {
 	f(func(s *Survey) { s.AlarmErr = errors.New("cannot list the alarms: denied") }, no+"cannot list the alarms: denied")
 	f(func(s *Survey) { s.Alarms = []Alarm{{1, "a", AlarmCorrupt}} }, no+"a has raised the alarm CORRUPT")
 	f(func(s *Survey) { s.Members = nil }, no+"no member answers")
-	// but for want of space, which this mends
+	// but for want of space, which this mends, however little air is known of
+	f(func(s *Survey) { s.Alarms = []Alarm{{1, "a", AlarmNoSpace}}; s.Members[0].InUse = 399 * mib }, "a, c, b")
 	f(func(s *Survey) { s.Alarms = []Alarm{{1, "a", AlarmNoSpace}} }, "a, c, b")
 }
 
