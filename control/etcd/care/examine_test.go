@@ -14,7 +14,7 @@ import (
 
 // examine looks at a cluster as a sidecar of the service orders would, with little patience.
 func examine(o etcd.Options) Facts {
-	o.Timeout = time.Second
+	o.Timeout = 500 * time.Millisecond
 	return Examine(context.Background(), Subject{Etcd: o, Layout: etcd.LayoutAt("/weir"), Service: "orders"})
 }
 

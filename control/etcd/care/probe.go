@@ -99,7 +99,7 @@ func probe(ctx context.Context, endpoint string, config *tls.Config, now func() 
 	if config != nil {
 		secure, err := handshake(ctx, conn, endpoint, config)
 		if err != nil {
-			e.Err = fmt.Errorf("cannot agree on TLS: %w", overdue(ctx, err))
+			e.Err = fmt.Errorf("cannot agree on TLS: %w", explain(ctx, err))
 			return e
 		}
 		conn = secure
@@ -117,7 +117,7 @@ func probe(ctx context.Context, endpoint string, config *tls.Config, now func() 
 	case errors.As(err, &refused) && refused.Op == "remote error": // an alert of TLS: with TLS 1.3 it comes after our handshake
 		e.Err = fmt.Errorf("the member refuses the connection: %w", refused.Err)
 	default:
-		e.ClockErr = overdue(ctx, err)
+		e.ClockErr = explain(ctx, err)
 	}
 	return e
 }
@@ -190,12 +190,4 @@ func clock(ctx context.Context, conn net.Conn, now func() time.Time) (Offset, er
 // offset compares a time in whole seconds, told between before and after, with our clock.
 func offset(date, before, after time.Time) Offset {
 	return Offset{Least: date.Sub(after), Most: date.Add(time.Second).Sub(before)}
-}
-
-// overdue names the deadline where it is what ended a call.
-func overdue(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return errors.New("no answer in time")
-	}
-	return err
 }

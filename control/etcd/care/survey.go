@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -242,9 +241,6 @@ func (s Survey) Distinct() []Member {
 // explain makes an error of a call readable: gRPC's words are for programmers.
 func explain(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		if _, why, found := strings.Cut(err.Error(), "last error: "); found { // of gRPC: what it waited out
-			return fmt.Errorf("no answer in time: %s", why)
-		}
 		return errors.New("no answer in time")
 	}
 	return err
