@@ -128,18 +128,29 @@ func TestCheckFleet(t *testing.T) {
 }
 
 func TestCheckSidecar(t *testing.T) {
-	f := func(s control.Status, check string, level care.Level, want string) {
+	f := func(status, check string, level care.Level, want string) {
 		t.Helper()
+		var s shownStatus
+		if err := json.Unmarshal([]byte(status), &s); err != nil {
+			t.Fatal(err)
+		}
 		expectFinding(t, judgeSidecar("127.0.0.1:9901", s), check, level, want)
 	}
-	problem := policy.Problem{Kind: policy.KindRoute, Name: "pay", Message: "is wrong"}
 
-	f(control.Status{Revision: 3, Counts: control.Counts{Applied: 4, LastGood: 1}}, "answer", care.OK, "policy number 3, of 5 documents")
-	f(control.Status{Sources: []control.SourceStatus{{Name: "etcd", Healthy: true}}}, "source", care.OK, "its source etcd is read")
-	f(control.Status{Sources: []control.SourceStatus{{Name: "etcd", Error: "denied"}}}, "source", care.Failure, "its source etcd is not read: denied")
-	f(control.Status{LastGood: control.LastGoodStatus{InUse: 2}}, "last good", care.Warning, "2 documents in force come from the file")
-	f(control.Status{LastGood: control.LastGoodStatus{Error: "read-only"}}, "last good", care.Warning, "are not kept: read-only")
-	f(control.Status{Problems: []policy.Problem{problem, problem}}, "problems", care.Failure, "is wrong (and 1 more)")
+	f(`{"revision": 3, "objects": {"applied": 4, "lastGood": 1}}`, "answer", care.OK, "policy number 3, of 5 documents")
+	f(`{"sources": [{"name": "etcd", "healthy": true}]}`, "source", care.OK, "its source etcd is read")
+	f(`{"sources": [{"name": "etcd", "error": "denied"}]}`, "source", care.Failure, "its source etcd is not read: denied")
+	f(`{"lastGood": {"inUse": 2}}`, "last good", care.Warning, "2 documents in force come from the file")
+	f(`{"lastGood": {"error": "read-only"}}`, "last good", care.Warning, "are not kept: read-only")
+	f(`{"problems": [{"severity": "warning", "message": "meant so?"}, {"severity": "error", "name": "pay", "message": "is wrong"}, {"severity": "error"}]}`,
+		"problems", care.Failure, "it has problems: pay: is wrong (and 1 more)")
+
+	// what a sidecar really shows can be read
+	shown, err := json.Marshal(control.Status{Problems: []policy.Problem{{Kind: policy.KindRoute, Name: "pay", Origin: policy.Origin{File: "a.yaml"}, Message: "is wrong"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f(string(shown), "problems", care.Failure, "it has problems: pay: is wrong")
 
 	// somebody asked for one that is not there
 	address, err := freeAddress()

@@ -6,7 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 
 	"weir/control"
 	"weir/control/etcd/care"
@@ -14,6 +14,19 @@ import (
 )
 
 const operationsPage = "docs/operations.md"
+
+// shownStatus is what /status of the admin port shows. Problems are written for people there, so they are read as such.
+type shownStatus struct {
+	control.Status
+	Problems []shownProblem `json:"problems"`
+}
+
+type shownProblem struct {
+	Severity string `json:"severity"`
+	File     string `json:"file"`
+	Name     string `json:"name"`
+	Message  string `json:"message"`
+}
 
 // lookAtSidecar judges the sidecar at an admin port; at the usual one when none is named, if there is one.
 func lookAtSidecar(ctx context.Context, admin string) []care.Finding {
@@ -26,7 +39,7 @@ func lookAtSidecar(ctx context.Context, admin string) []care.Finding {
 	case err != nil:
 		return []care.Finding{finding(care.Failure, care.Sidecar, "answer", address, "Start it, or name its admin port with --admin.", operationsPage, err.Error())}
 	}
-	var s control.Status
+	var s shownStatus
 	if err := json.Unmarshal(text, &s); err != nil {
 		return []care.Finding{finding(care.Failure, care.Sidecar, "answer", address, "See what listens there, and name the sidecar's admin port with --admin.", operationsPage,
 			fmt.Sprintf("what answers at %s is not a sidecar: %v", address, err))}
@@ -39,7 +52,7 @@ func lookAtSidecar(ctx context.Context, admin string) []care.Finding {
 }
 
 // judgeSidecar judges the status of a sidecar.
-func judgeSidecar(address string, s control.Status) []care.Finding {
+func judgeSidecar(address string, s shownStatus) []care.Finding {
 	add := func(level care.Level, check, of, next, message string, args ...any) care.Finding {
 		page := policiesPage
 		if level == care.OK {
@@ -65,18 +78,14 @@ func judgeSidecar(address string, s control.Status) []care.Finding {
 		list = append(list, add(care.Warning, "last good", s.LastGood.Path, "Let it write there: without the file it cannot start while etcd is away.",
 			"the last good documents are not kept: %s", s.LastGood.Error))
 	}
-	var wrong []string
-	for _, p := range s.Problems {
-		if p.Severity == policy.Error {
-			wrong = append(wrong, p.String())
-		}
-	}
+	wrong := slices.DeleteFunc(slices.Clone(s.Problems), func(p shownProblem) bool { return p.Severity != policy.Error.String() })
 	if len(wrong) > 0 {
 		first, more := wrong[0], ""
 		if len(wrong) > 1 {
 			more = fmt.Sprintf(" (and %d more)", len(wrong)-1)
 		}
-		list = append(list, add(care.Failure, "problems", "", "Read /policy/problems on its admin port.", "it has problems: %s%s", strings.TrimSpace(first), more))
+		list = append(list, add(care.Failure, "problems", "", "Read /policy/problems on its admin port.", "it has problems: %s: %s%s",
+			cmp.Or(first.Name, first.File), first.Message, more))
 	}
 	return list
 }
