@@ -53,6 +53,9 @@ var rooms = map[string]room{
 	"weir/policy/reference": {
 		weir: []string{"weir/policy"},
 	},
+	"weir/policy/diff": { // what is different, in words
+		weir: []string{"weir/policy"},
+	},
 	"weir/admit": {
 		weir:    []string{"weir/limit", "weir/breaker", "weir/policy", "weir/admit/token"},
 		outside: []string{metrics},
@@ -103,7 +106,7 @@ var rooms = map[string]room{
 	},
 	"weir/cmd/sidecar": {
 		weir: []string{"weir/admit", "weir/admit/policytest", "weir/policy", "weir/policy/reference", "weir/proxy", "weir/proxy/upstream", "weir/control",
-			"weir/control/file", "weir/limit"},
+			"weir/control/file", "weir/control/etcd", "weir/policy/diff", "weir/limit"},
 		outside: []string{cobra, pflag, logs, metrics, memlimit, histograms},
 	},
 }
