@@ -21,10 +21,8 @@ type Prints [groups]uint32
 
 // add puts a document into the set, or takes it out again.
 func (p *Prints) add(kind policy.Kind, name, text string) {
-	p.toggle(kind, name, printOf(kind, name, text))
+	p[groupOf(kind, name)] ^= printOf(kind, name, text)
 }
-
-func (p *Prints) toggle(kind policy.Kind, name string, print uint32) { p[groupOf(kind, name)] ^= print }
 
 // groupOf is the group of a document.
 func groupOf(kind policy.Kind, name string) int {
