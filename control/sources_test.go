@@ -36,7 +36,11 @@ func newNamed(t *testing.T, lastGood string, first Batch) *namedRig {
 				if b, ok := n.says[id]; ok {
 					n.opened[id].first = []Batch{b}
 				}
-				return endingSource{n.opened[id], func() { n.ended = append(n.ended, id) }}
+				return endingSource{n.opened[id], func() {
+					n.mu.Lock()
+					defer n.mu.Unlock()
+					n.ended = append(n.ended, id)
+				}}
 			}})
 		}
 		return list
