@@ -99,34 +99,14 @@ func (f *fleets) look(ctx context.Context) []control.Fleet {
 	return seen
 }
 
-// joined is a policy source in etcd, and the place in the fleet there for as long as it runs.
-type joined struct {
-	control.Source
-	fleets *fleets
-	client *etcd.Client
-	layout etcd.Layout
-}
-
-// join lets the process take part in the fleet where a source reads, as long as the source runs.
-func (f *fleets) join(source control.Source, client *etcd.Client, layout etcd.Layout) control.Source {
-	return &joined{source, f, client, layout}
-}
-
-// Reload makes the source look again, if it can.
-func (j *joined) Reload() {
-	if r, ok := j.Source.(control.Reloader); ok {
-		r.Reload()
-	}
-}
-
-// Run runs the source. The place is left before it returns.
-func (j *joined) Run(ctx context.Context, update func(control.Batch)) error {
+// run runs a policy source in etcd, and takes part in the fleet there for as long. The place is left before it returns.
+func (f *fleets) run(ctx context.Context, source control.Source, client *etcd.Client, layout etcd.Layout, update func(control.Batch)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var taking sync.WaitGroup
-	taking.Go(func() { j.fleets.take(ctx, j.Name(), j.client, j.layout) })
+	taking.Go(func() { f.take(ctx, source.Name(), client, layout) })
 	defer taking.Wait()
 	defer cancel()
-	return j.Source.Run(ctx, update)
+	return source.Run(ctx, update)
 }
 
 // take holds a place until ctx is done, and takes another one whenever this process becomes somebody else.

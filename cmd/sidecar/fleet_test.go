@@ -41,8 +41,7 @@ func TestFleetOfProcesses(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		var running sync.WaitGroup
-		source := f.join(control.Static("platform"), client, layout)
-		running.Go(func() { _ = source.Run(ctx, func(control.Batch) {}) })
+		running.Go(func() { _ = f.run(ctx, control.Static("platform"), client, layout, func(control.Batch) {}) })
 		stop := func() { cancel(); running.Wait() }
 		t.Cleanup(stop)
 		f.report(control.Status{Hash: "h", Sources: []control.SourceStatus{{Name: "platform", Revision: revision, Healthy: true}},

@@ -55,8 +55,11 @@ func (p *Prints) String() string {
 
 // parsePrints reads what String wrote. Prints of another version may be others, which cannot be compared.
 func parsePrints(text string) (p Prints, ok bool) {
-	b, err := hex.DecodeString(text)
-	if err != nil || len(b) != 4*groups {
+	var b [4 * groups]byte
+	if len(text) != hex.EncodedLen(len(b)) {
+		return Prints{}, false
+	}
+	if _, err := hex.Decode(b[:], []byte(text)); err != nil {
 		return Prints{}, false
 	}
 	for i := range p {

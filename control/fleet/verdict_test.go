@@ -168,7 +168,7 @@ func TestPrintsAsText(t *testing.T) {
 	if back, ok := parsePrints(p.String()); !ok || back != p || len(p.String()) != 8*groups {
 		t.Errorf("got %v from %s", back, &p)
 	}
-	for _, bad := range []string{"", "0g", "00"} {
+	for _, bad := range []string{"", "00", strings.Repeat("0g", 4*groups), p.String() + "00"} {
 		if _, ok := parsePrints(bad); ok {
 			t.Errorf("%q is taken for prints", bad)
 		}
