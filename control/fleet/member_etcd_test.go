@@ -165,6 +165,10 @@ func TestIDsDoNotCollide(t *testing.T) {
 		t.Errorf("got %v, want %s and one with a suffix", ids, natural)
 	}
 	first.stop()
+	eventually(t, "the office has the ID of the second", func() bool {
+		_, err := first.incumbent(context.Background())
+		return err == nil && first.coordinator == ids[1]
+	})
 	second.stop()
 	join(t, c, "web-1")
 	eventually(t, "the next is there", func() bool { return len(members(t, c)) == 1 })
