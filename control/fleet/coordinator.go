@@ -117,6 +117,9 @@ func (f *Fleet) coordinate(ctx context.Context, term int64) {
 			_ = follower.Run(ctx, func(v etcd.View) { replace(views, v) }, func(error) {})
 		})
 	}
+	if f.o.Coordinating != nil {
+		following.Go(func() { f.o.Coordinating(ctx) })
+	}
 	defer following.Wait()
 	defer deposed()
 

@@ -29,6 +29,9 @@ type Options struct {
 	TTL     time.Duration
 	Logger  zerolog.Logger
 	Metrics *Metrics
+	// Coordinating, if set, is called with each office that this sidecar is elected into: to do what one is enough for. It must return
+	// when its context is done.
+	Coordinating func(context.Context)
 }
 
 // refresh is how long a record may stand without being written again, so that one that somebody has deleted comes back.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,6 +47,7 @@ type sidecar struct {
 	*Fleet
 	registry *prometheus.Registry
 	log      *logBuffer
+	extra    atomic.Bool // it does what a coordinator does besides
 	stop     func() // ends it cleanly, and waits
 }
 
@@ -60,6 +62,7 @@ func join(t testing.TB, c *etcd.Client, host string) *sidecar {
 	s.Fleet = New(Options{
 		Client: c, Layout: layout, Source: "platform", Service: "orders", Host: host, Address: "127.0.0.1:9901", Version: "v1",
 		Started: time.Now(), TTL: ttl, Logger: zerolog.New(s.log), Metrics: metrics,
+		Coordinating: func(ctx context.Context) { s.extra.Store(true); <-ctx.Done(); s.extra.Store(false) },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -92,7 +95,7 @@ func (s *sidecar) gauge(t testing.TB, name string, labels ...string) float64 {
 
 func (s *sidecar) registered(t testing.TB) bool { return s.gauge(t, "weir_fleet_registered") == 1 }
 
-func (s *sidecar) coordinates(t testing.TB) bool { return s.gauge(t, "weir_fleet_coordinator") == 1 }
+func (s *sidecar) coordinates(t testing.TB) bool { return s.gauge(t, "weir_fleet_coordinator") == 1 || s.extra.Load() }
 
 // counted are the members in sync, behind and drifted that it shows.
 func (s *sidecar) counted(t testing.TB) [3]float64 {
