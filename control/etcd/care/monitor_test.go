@@ -1,0 +1,152 @@
+package care
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/rs/zerolog"
+
+	"weir/control/etcd/etcdtest"
+)
+
+// The metrics are there while the monitor runs, say what changes, and go with it.
+func TestMonitor(t *testing.T) {
+	cluster := etcdtest.Start(t, etcdtest.Options{QuotaBytes: 16 * mib})
+	registry, log := prometheus.NewRegistry(), &lines{}
+	m, err := NewMonitor(MonitorOptions{
+		Client: open(t, cluster.Endpoints()...), Logger: zerolog.New(log), Registerer: registry, Interval: 50 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"weir_etcd_alarms", "weir_etcd_db_in_use_bytes", "weir_etcd_db_quota_bytes", "weir_etcd_db_size_bytes"}
+	series := func() int {
+		n, err := testutil.GatherAndCount(registry, names...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	value := func(g *gauges, label ...string) float64 { return testutil.ToFloat64(g.WithLabelValues(label...)) }
+	if n := series(); n != 0 {
+		t.Errorf("%d series before it runs", n)
+	}
+
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	var running sync.WaitGroup
+	running.Go(func() { m.Run(ctx) })
+	until(t, "metrics are there", func() bool { return series() == 5 })
+	if got := value(m.quota); got != 16*mib {
+		t.Errorf("the quota is %v", got)
+	}
+	client := cluster.Client()
+	until(t, "the store is full", func() bool {
+		_, err := client.Put(ctx, "/junk/a", string(make([]byte, mib)))
+		return err != nil
+	})
+	until(t, "the alarm is seen", func() bool { return value(m.over, AlarmNoSpace) == 1 })
+	until(t, "the alarm is told", func() bool {
+		return log.has(`"level":"error"`, `"check":"alarms"`, `etcd: alarm: NOSPACE by m0`, `etcd-defrag --disarm`)
+	})
+	told := log.count(`"check":"alarms"`)
+	size := value(m.size, cluster.Endpoint(0))
+	if size < 10*mib {
+		t.Errorf("the store takes %v", size)
+	}
+	cluster.Stop(0)
+	until(t, "a member that is gone has no size", func() bool { return series() == 0 })
+	cluster.Restart(0)
+	until(t, "it is back", func() bool { return series() == 5 })
+	if n := log.count(`"check":"alarms"`); n != told {
+		t.Errorf("the alarm was told %d times", n)
+	}
+	compactFull(t, cluster)
+	c := open(t, cluster.Endpoints()...)
+	if _, err := Defrag(ctx, c, plan(t, c), DefragOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Disarm(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "its end is told", func() bool { return log.has(`"level":"info"`, "etcd is well again: there are no alarms") })
+	stop()
+	running.Wait()
+	if n := series(); n != 0 {
+		t.Errorf("%d series after it has ended", n)
+	}
+}
+
+// Two sidecars in one process must not register twice in one registry, which is a mistake to be told.
+func TestMonitorRegistersOnce(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	for _, want := range []bool{true, false} {
+		if _, err := NewMonitor(MonitorOptions{Registerer: registry}); (err == nil) != want {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+// What a monitor tells: a change, once, in either direction.
+func TestMonitorTellsChanges(t *testing.T) {
+	log := &lines{}
+	m, err := NewMonitor(MonitorOptions{Registerer: prometheus.NewRegistry(), Logger: zerolog.New(log)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := func(level Level, want int) {
+		t.Helper()
+		m.tell([]Finding{{Check: "space", Of: "a", Level: level, Message: "m"}, {Check: "space", Of: "b", Message: "well all the time"}})
+		if n := log.count("\n"); n != want {
+			t.Errorf("%d lines, want %d", n, want)
+		}
+	}
+
+	f(OK, 0)
+	f(Warning, 1)
+	f(Warning, 1)
+	f(Failure, 2)
+	f(OK, 3)
+	f(OK, 3)
+	f(Failure, 4)
+}
+
+// lines is a log that may be read while it is written.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// has reports whether one line has all of these.
+func (l *lines) has(parts ...string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(l.text.String()) {
+		all := true
+		for _, part := range parts {
+			all = all && strings.Contains(line, part)
+		}
+		if all {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *lines) count(part string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), part)
+}
