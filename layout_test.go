@@ -25,23 +25,22 @@ type room struct {
 
 // The libraries by what they are for.
 const (
-	logs         = "github.com/rs/zerolog"
-	metrics      = "github.com/prometheus/client_golang/prometheus"
-	fasthttp     = "github.com/valyala/fasthttp"
-	yaml         = "gopkg.in/yaml.v3"
-	fsnotify     = "github.com/fsnotify/fsnotify"
-	cobra        = "github.com/spf13/cobra"
-	pflag        = "github.com/spf13/pflag"
-	memlimit     = "github.com/KimMachineGun/automemlimit"
-	histograms   = "github.com/HdrHistogram/hdrhistogram-go"
-	unix         = "golang.org/x/sys/unix"
-	jose         = "github.com/go-jose/go-jose/v4"           // signatures, keys and strict JSON of tokens
-	spiffeid     = "github.com/spiffe/go-spiffe/v2/spiffeid" // the syntax of SPIFFE IDs, and nothing else of that module
-	etcdClient   = "go.etcd.io/etcd/client/v3"
-	etcdErrors   = "go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	etcdMessages = "go.etcd.io/etcd/api/v3" // to ask one member by itself, and to disarm
-	grpc         = "google.golang.org/grpc"
-	zap          = "go.uber.org/zap" // to silence etcd's client, which would log past our own log
+	logs       = "github.com/rs/zerolog"
+	metrics    = "github.com/prometheus/client_golang/prometheus"
+	fasthttp   = "github.com/valyala/fasthttp"
+	yaml       = "gopkg.in/yaml.v3"
+	fsnotify   = "github.com/fsnotify/fsnotify"
+	cobra      = "github.com/spf13/cobra"
+	pflag      = "github.com/spf13/pflag"
+	memlimit   = "github.com/KimMachineGun/automemlimit"
+	histograms = "github.com/HdrHistogram/hdrhistogram-go"
+	unix       = "golang.org/x/sys/unix"
+	jose       = "github.com/go-jose/go-jose/v4"           // signatures, keys and strict JSON of tokens
+	spiffeid   = "github.com/spiffe/go-spiffe/v2/spiffeid" // the syntax of SPIFFE IDs, and nothing else of that module
+	etcdClient = "go.etcd.io/etcd/client/v3"
+	etcdAPI    = "go.etcd.io/etcd/api/v3" // the messages of the protocol, and its errors
+	grpc       = "google.golang.org/grpc"
+	zap        = "go.uber.org/zap" // to silence etcd's client, which would log past our own log
 )
 
 // rooms is the whole house. The arrows point down: cmd → proxy, control → admit → policy, limit, breaker.
@@ -100,15 +99,15 @@ var rooms = map[string]room{
 	},
 	"weir/control/etcd": {
 		weir:    []string{"weir/control", "weir/policy"},
-		outside: []string{etcdClient, etcdErrors, grpc, zap, logs, metrics},
+		outside: []string{etcdClient, etcdAPI, grpc, zap, logs, metrics},
 	},
 	"weir/control/etcd/care": { // the cluster's own health, which needs more of etcd's interface than policies do
 		weir:    []string{"weir/control/etcd"},
-		outside: []string{etcdClient, etcdMessages, logs, metrics},
+		outside: []string{etcdClient, etcdAPI, logs, metrics},
 	},
 	"weir/control/fleet": { // the etcd client itself for leases, which documents do not have
 		weir:    []string{"weir/control", "weir/control/etcd", "weir/policy"},
-		outside: []string{etcdClient, etcdErrors, logs, metrics},
+		outside: []string{etcdClient, etcdAPI, logs, metrics},
 	},
 	"weir/control/etcd/etcdtest": { // for tests
 		outside: []string{etcdClient, "go.etcd.io/etcd/client/pkg/v3", "go.etcd.io/etcd/server/v3/embed", zap},
