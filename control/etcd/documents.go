@@ -2,8 +2,11 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"weir/policy"
 	"weir/policy/diff"
@@ -17,10 +20,10 @@ type Documents struct {
 	Stored []Stored
 	// Change is who wrote there last; the zero value when nobody has, or when the record cannot be read.
 	Change Change
+	// LastChange is the revision at which its record was written; 0: there is none.
+	LastChange int64
 	// Strange are keys that are not of a document. Nobody reads them.
 	Strange []string
-
-	changed int64 // the revision at which the record of changes was written last; 0: there is none
 }
 
 // Stored is the document of one key, as its author wrote it.
@@ -37,7 +40,12 @@ type Stored struct {
 // ReadDocuments reads all documents as they were at one revision; 0 means now. It fails as [Client.Read] does.
 func (c *Client) ReadDocuments(ctx context.Context, layout Layout, revision int64) (Documents, error) {
 	view, err := c.Read(ctx, layout.Policy(), revision)
-	if err != nil {
+	switch {
+	case errors.Is(err, rpctypes.ErrCompacted):
+		return Documents{}, fmt.Errorf("revision %d is forgotten, since etcd compacts its past; `sidecar history` shows how far back it goes: %w", revision, err)
+	case errors.Is(err, rpctypes.ErrFutureRev):
+		return Documents{}, fmt.Errorf("revision %d is not written yet; `sidecar history` shows which there are: %w", revision, err)
+	case err != nil:
 		return Documents{}, err
 	}
 	return documentsOf(layout, view), nil
@@ -47,7 +55,7 @@ func documentsOf(layout Layout, view View) Documents {
 	d := Documents{Layout: layout, Revision: view.Revision}
 	for _, item := range view.Items {
 		if item.Key == layout.Change() {
-			d.changed = item.Modified
+			d.LastChange = item.Modified
 			d.Change, _ = ParseChange(item) // a record that cannot be read is nobody's
 			continue
 		}

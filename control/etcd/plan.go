@@ -96,6 +96,18 @@ func unreadable(key diff.Key, action diff.Action, text string) diff.Change {
 	}}
 }
 
+// Differences says in words what differs between two readings of a store.
+func Differences(before, after Documents) []diff.Change {
+	var gone []diff.Key
+	for _, s := range before.Stored {
+		if _, still := after.Find(s.Key); !still {
+			gone = append(gone, s.Key)
+		}
+	}
+	p := PlanOf(before, after.Stored, gone)
+	return p.Changes
+}
+
 // order is when a document is put: what others refer to comes first. Documents are deleted after all that are put, the other way round.
 func order(kind policy.Kind) int {
 	put := []policy.Kind{
@@ -140,16 +152,16 @@ func (p *Plan) parts() [][]Write {
 	return parts
 }
 
-// Conflict finds what was written after a revision among the documents that a plan would write: somebody who saw that revision and no
-// later one does not know of it.
-func (p *Plan) Conflict(seen int64) []diff.Key {
-	var later []diff.Key
+// Overtaken finds, among the documents that a plan would write, those that are not as they were in an earlier reading: whoever made the
+// plan from that reading does not know of what was done to them since.
+func (p *Plan) Overtaken(saw Documents) []diff.Key {
+	var keys []diff.Key
 	for _, s := range p.writes {
-		if s.Expect > seen {
-			later = append(later, s.key)
+		if was, _ := saw.Find(s.key); was.Modified != s.Expect {
+			keys = append(keys, s.key)
 		}
 	}
-	return later
+	return keys
 }
 
 // Counts are how many documents are put and deleted.
@@ -193,7 +205,7 @@ func (c *Client) Write(ctx context.Context, p Plan, change Change) (revision int
 	if change.ConfirmedRemovals = p.Before.Change.ConfirmedRemovals; change.Confirmed {
 		change.ConfirmedRemovals = 0 // readers know it better
 	}
-	record := Write{Key: p.Before.Layout.Change(), Expect: p.Before.changed}
+	record := Write{Key: p.Before.Layout.Change(), Expect: p.Before.LastChange}
 	for i, part := range parts {
 		if len(parts) > 1 {
 			change.Part, change.Parts = i+1, len(parts)
