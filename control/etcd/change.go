@@ -23,20 +23,16 @@ type Change struct {
 	Parts int `json:"parts,omitempty"`
 	// Confirmed says that the author means it that this very write removes many tenants.
 	Confirmed bool `json:"confirmed,omitempty"`
-	// ConfirmedRemovals is the revision before the latest write whose removal of many tenants was confirmed; 0: there was none. Whatever
-	// came before it may lose tenants to what is there now. Later changes carry it forward, so that a sidecar that was away learns of it,
-	// too. Of a write that is confirmed itself it is known only to those who read it: see [ParseChange].
+	// ConfirmedRemovals is the revision before the latest write whose removal of many tenants its author confirmed. Later changes
+	// carry it forward, so that a sidecar that was away learns of it, too. 0: there was none.
 	ConfirmedRemovals int64 `json:"confirmedRemovals,omitempty"`
 }
 
-// ParseChange reads the record at [Layout.Change], and passes over fields that only later versions know.
-func ParseChange(item Item) (Change, error) {
+// ParseChange reads what [Change.Encode] wrote, and passes over fields that only later versions know.
+func ParseChange(data []byte) (Change, error) {
 	var c Change
-	if err := json.Unmarshal(item.Value, &c); err != nil {
+	if err := json.Unmarshal(data, &c); err != nil {
 		return Change{}, fmt.Errorf("cannot read who changed documents last: %w", err)
-	}
-	if c.Confirmed {
-		c.ConfirmedRemovals = item.Modified - 1
 	}
 	return c, nil
 }

@@ -56,7 +56,7 @@ func documentsOf(layout Layout, view View) Documents {
 	for _, item := range view.Items {
 		if item.Key == layout.Change() {
 			d.LastChange = item.Modified
-			d.Change, _ = ParseChange(item) // a record that cannot be read is nobody's
+			d.Change, _ = ParseChange(item.Value) // a record that cannot be read is nobody's
 			continue
 		}
 		kind, name, err := layout.DocumentOf(item.Key)

@@ -189,7 +189,7 @@ func (w *historian) entries(changes map[int64][]diff.Change, record Item) ([]Ent
 		slices.SortFunc(docs, func(a, b diff.Change) int { return keyOf(a).Compare(keyOf(b)) })
 		e := Entry{Revision: revision, Documents: docs}
 		if recorded {
-			c, err := ParseChange(record)
+			c, err := ParseChange(record.Value)
 			if err != nil {
 				return nil, err
 			}
@@ -217,7 +217,7 @@ func (c *Client) Changes(ctx context.Context, layout Layout, revisions []int64) 
 		if len(found.Items) == 0 || found.Items[0].Modified != revision {
 			continue
 		}
-		if change, err := ParseChange(found.Items[0]); err == nil {
+		if change, err := ParseChange(found.Items[0].Value); err == nil {
 			changes[revision] = change
 		}
 	}

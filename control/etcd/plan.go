@@ -202,13 +202,15 @@ func (e *PartError) Unwrap() error { return e.Err }
 // a [PartError]. Of change, Part, Parts and ConfirmedRemovals are set here. It returns the revision that has everything.
 func (c *Client) Write(ctx context.Context, p Plan, change Change) (revision int64, err error) {
 	parts := p.parts()
-	if change.ConfirmedRemovals = p.Before.Change.ConfirmedRemovals; change.Confirmed {
-		change.ConfirmedRemovals = 0 // readers know it better
-	}
+	change.ConfirmedRemovals = p.Before.Change.ConfirmedRemovals
+	before := p.Before.Revision
 	record := Write{Key: p.Before.Layout.Change(), Expect: p.Before.LastChange}
 	for i, part := range parts {
 		if len(parts) > 1 {
 			change.Part, change.Parts = i+1, len(parts)
+		}
+		if change.Confirmed {
+			change.ConfirmedRemovals = before
 		}
 		record.Value = change.Encode()
 		written, err := c.Commit(ctx, append(slices.Clip(part), record))
@@ -218,7 +220,7 @@ func (c *Client) Write(ctx context.Context, p Plan, change Change) (revision int
 			}
 			return 0, err
 		}
-		revision, record.Expect = written, written
+		revision, record.Expect, before = written, written, written
 	}
 	return revision, nil
 }
