@@ -38,7 +38,7 @@ const (
 	jose       = "github.com/go-jose/go-jose/v4"           // signatures, keys and strict JSON of tokens
 	spiffeid   = "github.com/spiffe/go-spiffe/v2/spiffeid" // the syntax of SPIFFE IDs, and nothing else of that module
 	etcdClient = "go.etcd.io/etcd/client/v3"
-	etcdErrors = "go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	etcdAPI    = "go.etcd.io/etcd/api/v3" // the messages of the protocol, and its errors
 	grpc       = "google.golang.org/grpc"
 	zap        = "go.uber.org/zap" // to silence etcd's client, which would log past our own log
 )
@@ -99,11 +99,11 @@ var rooms = map[string]room{
 	},
 	"weir/control/etcd": {
 		weir:    []string{"weir/control", "weir/policy", "weir/policy/diff"},
-		outside: []string{etcdClient, etcdErrors, grpc, zap, logs, metrics},
+		outside: []string{etcdClient, etcdAPI, grpc, zap, logs, metrics},
 	},
 	"weir/control/fleet": { // the etcd client itself for leases, which documents do not have
 		weir:    []string{"weir/control", "weir/control/etcd", "weir/policy"},
-		outside: []string{etcdClient, etcdErrors, logs, metrics},
+		outside: []string{etcdClient, etcdAPI, logs, metrics},
 	},
 	"weir/control/etcd/etcdtest": { // for tests
 		outside: []string{etcdClient, "go.etcd.io/etcd/client/pkg/v3", "go.etcd.io/etcd/server/v3/embed", zap},
