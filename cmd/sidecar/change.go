@@ -94,18 +94,14 @@ func (c *cli) change(cmd *cobra.Command, o *changeFlags, plan planner) error {
 	if err := o.check(); err != nil {
 		return &usageError{command: cmd.CommandPath(), err: err}
 	}
-	client, err := o.etcd.open(cmd)
+	beside, err := c.readBeside(o.beside)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	ch := &changing{changeFlags: o, cli: c, client: client, plan: plan}
-	if ch.beside, err = c.readBeside(o.beside); err != nil {
-		return err
-	}
-	ctx, stop := untilInterrupted(cmd.Context())
-	defer stop()
-	return ch.run(ctx)
+	return o.etcd.with(cmd, func(ctx context.Context, client *etcd.Client) error {
+		ch := &changing{changeFlags: o, cli: c, client: client, beside: beside, plan: plan}
+		return ch.run(ctx)
+	})
 }
 
 func (ch *changing) run(ctx context.Context) error {

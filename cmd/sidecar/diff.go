@@ -54,25 +54,20 @@ usage; 3 invalid documents.`,
 		if err != nil {
 			return err
 		}
-		client, err := e.open(cmd)
-		if err != nil {
-			return err
-		}
-		defer client.Close()
-		ctx, stop := untilInterrupted(cmd.Context())
-		defer stop()
-		after, err := client.ReadDocuments(ctx, e.layout(), to)
-		if err != nil {
-			return err
-		}
-		if len(files) > 0 {
-			return c.printDifferences(after.Revision, differencesTo(after, put, prune), output.value)
-		}
-		changes, err := differencesFrom(ctx, client, from, after)
-		if err != nil {
-			return err
-		}
-		return c.printDifferences(after.Revision, changes, output.value)
+		return e.with(cmd, func(ctx context.Context, client *etcd.Client) error {
+			after, err := client.ReadDocuments(ctx, e.layout(), to)
+			if err != nil {
+				return err
+			}
+			if len(files) > 0 {
+				return c.printDifferences(after.Revision, differencesTo(after, put, prune), output.value)
+			}
+			changes, err := differencesFrom(ctx, client, from, after)
+			if err != nil {
+				return err
+			}
+			return c.printDifferences(after.Revision, changes, output.value)
+		})
 	}
 	return cmd
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -38,34 +39,29 @@ are left alone, and named.`,
 		if at < 0 {
 			return &usageError{command: cmd.CommandPath(), err: fmt.Errorf("cannot use --at %d: want a revision, as `sidecar history` lists them", at)}
 		}
-		client, err := e.open(cmd)
-		if err != nil {
-			return err
-		}
-		defer client.Close()
-		ctx, stop := untilInterrupted(cmd.Context())
-		defer stop()
-		docs, err := client.ReadDocuments(ctx, e.layout(), at)
-		if err != nil {
-			return err
-		}
-		if len(docs.Stored) == 0 {
-			return fmt.Errorf("nothing to export: no documents are below %s at revision %d", docs.Layout.Policy(), docs.Revision)
-		}
-		if output.value == "json" {
-			for i := range docs.Stored {
-				docs.Stored[i].Text = jsonText(docs.Stored[i])
+		return e.with(cmd, func(ctx context.Context, client *etcd.Client) error {
+			docs, err := client.ReadDocuments(ctx, e.layout(), at)
+			if err != nil {
+				return err
 			}
-		}
-		if dir == "" {
-			err = writeYAML(c.out, docs.Stored)
-		} else {
-			err = c.writeFiles(dir, docs.Stored, output.value)
-		}
-		if err == nil {
-			fmt.Fprintf(c.err, "%s at revision %d\n", count(len(docs.Stored), "document", "documents"), docs.Revision)
-		}
-		return err
+			if len(docs.Stored) == 0 {
+				return fmt.Errorf("nothing to export: no documents are below %s at revision %d", docs.Layout.Policy(), docs.Revision)
+			}
+			if output.value == "json" {
+				for i := range docs.Stored {
+					docs.Stored[i].Text = jsonText(docs.Stored[i])
+				}
+			}
+			if dir == "" {
+				err = writeYAML(c.out, docs.Stored)
+			} else {
+				err = c.writeFiles(dir, docs.Stored, output.value)
+			}
+			if err == nil {
+				fmt.Fprintf(c.err, "%s at revision %d\n", count(len(docs.Stored), "document", "documents"), docs.Revision)
+			}
+			return err
+		})
 	}
 	return cmd
 }

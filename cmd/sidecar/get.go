@@ -51,26 +51,21 @@ are behind, which run something else, and why. ('get sidecar' shows documents of
 		if err := checkGet(args, at, output.value); err != nil {
 			return &usageError{command: cmd.CommandPath(), err: err}
 		}
-		client, err := e.open(cmd)
-		if err != nil {
-			return err
-		}
-		defer client.Close()
-		ctx, stop := untilInterrupted(cmd.Context())
-		defer stop()
-		if args[0] == wordSidecars {
-			return c.getSidecars(ctx, client, e.layout(), service, output.value)
-		}
-		docs, err := client.ReadDocuments(ctx, e.layout(), at)
-		if err != nil {
-			return err
-		}
-		found, err := chosen(docs, args)
-		if err != nil {
-			return err
-		}
-		docs.Stored = found
-		return c.show(ctx, client, docs, output.value, args[0] == wordAll)
+		return e.with(cmd, func(ctx context.Context, client *etcd.Client) error {
+			if args[0] == wordSidecars {
+				return c.getSidecars(ctx, client, e.layout(), service, output.value)
+			}
+			docs, err := client.ReadDocuments(ctx, e.layout(), at)
+			if err != nil {
+				return err
+			}
+			found, err := chosen(docs, args)
+			if err != nil {
+				return err
+			}
+			docs.Stored = found
+			return c.show(ctx, client, docs, output.value, args[0] == wordAll)
+		})
 	}
 	return cmd
 }

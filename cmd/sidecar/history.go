@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -39,22 +40,17 @@ repository; 'sidecar export' writes them.`,
 		if err != nil {
 			return &usageError{command: cmd.CommandPath(), err: err}
 		}
-		client, err := e.open(cmd)
-		if err != nil {
-			return err
-		}
-		defer client.Close()
-		ctx, stop := untilInterrupted(cmd.Context())
-		defer stop()
-		h, err := client.History(ctx, e.layout(), only, limit)
-		if err != nil {
-			return err
-		}
-		if output.value == "json" {
-			return writeJSON(c.out, historyJSON(h))
-		}
-		c.printHistory(h, limit)
-		return nil
+		return e.with(cmd, func(ctx context.Context, client *etcd.Client) error {
+			h, err := client.History(ctx, e.layout(), only, limit)
+			if err != nil {
+				return err
+			}
+			if output.value == "json" {
+				return writeJSON(c.out, historyJSON(h))
+			}
+			c.printHistory(h, limit)
+			return nil
+		})
 	}
 	return cmd
 }

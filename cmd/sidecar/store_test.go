@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"weir/control/etcd"
 	"weir/control/etcd/etcdtest"
 	"weir/policy"
@@ -269,4 +271,58 @@ func TestParseKind(t *testing.T) {
 	if keys, err := parseKeys([]string{"route", "a", "b"}); err != nil || len(keys) != 2 || keys[1] != (diff.Key{Kind: policy.KindRoute, Name: "b"}) {
 		t.Errorf("got %v, %v", keys, err)
 	}
+}
+
+// Two roles suffice: one reads, the other writes documents and reads who has applied them. Whoever may not do something is told what to do.
+func TestRoles(t *testing.T) {
+	s := newStoreTest(t)
+	admin, ctx := s.Client(), t.Context()
+	must := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	grant := func(role, prefix string, kind clientv3.PermissionType) {
+		t.Helper()
+		must(admin.RoleGrantPermission(ctx, role, prefix, clientv3.GetPrefixRangeEnd(prefix), kind))
+	}
+	for _, role := range []string{"root", "weir-reader", "weir-writer"} {
+		if role != "root" {
+			must(admin.RoleAdd(ctx, role))
+		}
+		must(admin.UserAdd(ctx, role, "secret"))
+		must(admin.UserGrantRole(ctx, role, role))
+	}
+	grant("weir-reader", "/weir/v1/policy/", clientv3.PermissionType(clientv3.PermRead))
+	grant("weir-writer", "/weir/v1/policy/", clientv3.PermissionType(clientv3.PermReadWrite))
+	grant("weir-writer", "/weir/v1/fleet/", clientv3.PermissionType(clientv3.PermRead))
+	must(admin.AuthEnable(ctx))
+	password := filepath.Join(s.dir, "password")
+	if err := os.WriteFile(password, []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := s.policy(t, "acme", 1)
+	f := func(user, line string, wantCode int, want string) {
+		t.Helper()
+		args := strings.Fields(line)
+		if user != "" {
+			args = append(args, "--etcd-username", user, "--etcd-password-file", password)
+		}
+		code, stdout, stderr := s.call(args...)
+		if code != wantCode || !strings.Contains(stdout+stderr, want) {
+			t.Errorf("%s as %q: %d, %s%s; want %d and %q", line, user, code, stdout, stderr, wantCode, want)
+		}
+		if strings.Contains(stdout+stderr, "secret") {
+			t.Errorf("%s shows the password: %s%s", line, stdout, stderr)
+		}
+	}
+	f("weir-reader", "apply -f "+path, exitFailed, "grant what is missing")
+	f("weir-reader", "get all", exitFine, "no documents")
+	f("weir-writer", "apply -f "+path+" --wait=1s", exitFine, "1 document written")
+	f("weir-reader", "diff -f "+path, exitFine, "")
+	f("weir-reader", "history", exitFine, "apply by")
+	f("weir-writer", "get sidecars", exitFine, "no sidecar is registered")
+	f("nobody", "get all", exitFailed, "check username and passwordFile")
+	f("", "get all", exitFailed, "user name is empty")
 }
