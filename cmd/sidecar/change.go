@@ -174,10 +174,11 @@ func (ch *changing) guard(p etcd.Plan) error {
 	if !removed.Many() || ch.confirm {
 		return nil
 	}
-	for _, tenant := range removed.Gone {
-		fmt.Fprintln(ch.cli.err, "  "+tenant)
+	const named = 5 // by the error itself
+	if len(removed.Gone) > named {
+		fmt.Fprintf(ch.cli.err, "tenants that no policy would name any more: %s\n", strings.Join(removed.Gone, ", "))
 	}
-	return fmt.Errorf("nothing is written: no policy would say anything any more of %s; when that is meant, say so with --confirm-removals", removed)
+	return fmt.Errorf("nothing is written: no policy would name %s any more; when that is meant, say so with --confirm-removals", removed)
 }
 
 // mostRetries bounds how often a change is tried again that others were faster than, with something else.
@@ -275,12 +276,15 @@ func (ch *changing) tell(r changed, empty bool) error {
 	if ch.dryRun {
 		verb = "would be "
 	}
-	what := count(r.Written, "document", "documents") + " " + verb + "written"
+	var what []string
+	if r.Written > 0 {
+		what = append(what, count(r.Written, "document", "documents")+" "+verb+"written")
+	}
 	if r.Deleted > 0 {
-		what += fmt.Sprintf(", %d %sdeleted", r.Deleted, verb)
+		what = append(what, count(r.Deleted, "document", "documents")+" "+verb+"deleted")
 	}
 	if r.Parts > 1 {
-		what += fmt.Sprintf(", in %d transactions", r.Parts)
+		what = append(what, fmt.Sprintf("in %d transactions", r.Parts))
 	}
 	var err error
 	switch {
@@ -291,7 +295,7 @@ func (ch *changing) tell(r changed, empty bool) error {
 	case empty:
 		_, err = fmt.Fprintf(ch.cli.out, "revision %d: nothing to change\n", r.Revision)
 	default:
-		_, err = fmt.Fprintf(ch.cli.out, "revision %d: %s\n", r.Revision, what)
+		_, err = fmt.Fprintf(ch.cli.out, "revision %d: %s\n", r.Revision, strings.Join(what, ", "))
 	}
 	return err
 }

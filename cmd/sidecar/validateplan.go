@@ -71,14 +71,13 @@ func (c *cli) validatePlan(p etcd.Plan, beside []*policy.Document) error {
 	for _, change := range p.Changes {
 		put[diff.Key{Kind: change.Kind, Name: change.Name}] = true
 	}
-	known := make(map[policy.Problem]bool)
-	for _, problem := range problemsOf(p.Before.Decoded(), beside, put) {
-		known[placeless(problem)] = true
-	}
 	f := findings{}
-	for _, problem := range problemsOf(p.Decoded(), beside, put) {
-		about := put[diff.Key{Kind: problem.Kind, Name: problem.Name}]
-		if !known[placeless(problem)] && (about || problem.Severity == policy.Error) {
+	problems := problemsOf(p.Decoded(), beside, put)
+	if len(problems) > 0 {
+		problems = withoutKnown(problems, problemsOf(p.Before.Decoded(), beside, put))
+	}
+	for _, problem := range problems {
+		if problem.Severity == policy.Error || put[diff.Key{Kind: problem.Kind, Name: problem.Name}] {
 			f.note([]policy.Problem{problem})
 		}
 	}
@@ -92,11 +91,25 @@ func (c *cli) validatePlan(p etcd.Plan, beside []*policy.Document) error {
 	return nil
 }
 
-// placeless is a problem without its position, which an edit somewhere above it moves.
-func placeless(p policy.Problem) policy.Problem {
-	p.Origin, p.Excerpt = policy.Origin{}, ""
-	return p
+// withoutKnown are the problems that were not there before, wherever in its text each may stand now.
+func withoutKnown(problems, before []policy.Problem) []policy.Problem {
+	placeless := func(p policy.Problem) policy.Problem {
+		p.Origin, p.Excerpt = policy.Origin{}, ""
+		return p
+	}
+	known := make(map[policy.Problem]bool)
+	for _, p := range before {
+		known[placeless(p)] = true
+	}
+	return slices.DeleteFunc(problems, func(p policy.Problem) bool { return known[placeless(p)] })
 }
+
+// assumedSidecar stands for those that a store does not have, as most have none: each process brings its own, which knows tenants.
+const assumedSidecar = `apiVersion: weir.dev/v1alpha1
+kind: Sidecar
+metadata: {name: assumed}
+spec: {identity: [{header: X-Tenant-ID, trust: any}], unknownTenant: Default}
+`
 
 // problemsOf compiles documents of a store with those from elsewhere, and returns what is wrong. Where both have one of a kind and name,
 // that of the store counts. Of several Sidecars, which may be those of several services, one counts: from elsewhere, or one that is put.
@@ -120,12 +133,14 @@ func problemsOf(stored, beside []*policy.Document, put map[diff.Key]bool) []poli
 		}
 	}
 	docs = slices.DeleteFunc(docs, func(d *policy.Document) bool { return d.Kind == policy.KindSidecar })
-	if sidecar != nil {
-		docs = append(docs, sidecar)
-	}
-	if len(docs) == 0 {
+	if len(docs) == 0 && sidecar == nil {
 		return nil
 	}
+	if sidecar == nil {
+		assumed, _ := policy.Decode("", []byte(assumedSidecar))
+		sidecar = assumed[0]
+	}
+	docs = append(docs, sidecar)
 	snapshot, problems := policy.Compile(docs, policy.CompileOptions{})
 	if snapshot != nil {
 		problems = snapshot.Warnings
