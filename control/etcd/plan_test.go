@@ -30,21 +30,21 @@ func connected(t *testing.T) (*etcdtest.Cluster, *Client) {
 	return cluster, c
 }
 
-// document is one to be put.
-func document(kind policy.Kind, name, spec string) Stored {
+// storedAs is one to be put.
+func storedAs(kind policy.Kind, name, spec string) Stored {
 	return NewStored(diff.Key{Kind: kind, Name: name}, fmt.Sprintf("apiVersion: weir.dev/v1alpha1\nkind: %s\nmetadata: {name: %s}\nspec: %s\n", kind, name, spec))
 }
 
 func backend(name string) Stored {
-	return document(policy.KindBackend, name, "{endpoints: [{address: 127.0.0.1:9000}]}")
+	return storedAs(policy.KindBackend, name, "{endpoints: [{address: 127.0.0.1:9000}]}")
 }
 
 func route(name, backend string) Stored {
-	return document(policy.KindRoute, name, "{match: [{path: /"+name+"}], backend: "+backend+"}")
+	return storedAs(policy.KindRoute, name, "{match: [{path: /"+name+"}], backend: "+backend+"}")
 }
 
 func tenants(name string, rate int, routes ...string) Stored {
-	return document(policy.KindTenantPolicy, name,
+	return storedAs(policy.KindTenantPolicy, name,
 		fmt.Sprintf("{tenants: {names: [%s]}, limits: [{name: steady, requests: %d, routes: [%s]}]}", name, rate, strings.Join(routes, ", ")))
 }
 
