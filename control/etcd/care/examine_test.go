@@ -14,7 +14,7 @@ import (
 
 // examine looks at a cluster as a sidecar of the service orders would, with little patience.
 func examine(o etcd.Options) Facts {
-	o.Timeout = time.Second
+	o.Timeout, o.Eager = time.Second, true
 	return Examine(context.Background(), Subject{Etcd: o, Layout: etcd.LayoutAt("/weir"), Service: "orders"})
 }
 
@@ -166,7 +166,7 @@ func TestExaminePermissions(t *testing.T) {
 	must(client.AuthEnable(ctx))
 	f := func(user, password, service, check string, level Level, want string) {
 		t.Helper()
-		o := etcd.Options{Endpoints: c.Endpoints(), Timeout: 20 * time.Second} // to check a password takes etcd long
+		o := etcd.Options{Endpoints: c.Endpoints(), Timeout: 20 * time.Second, Eager: true} // to check a password takes etcd long
 		if user != "" {
 			o.Username, o.PasswordFile = user, p.path(password)
 		}
@@ -190,6 +190,6 @@ func TestExaminePermissions(t *testing.T) {
 	// a wrong password, a user that was revoked, no login, no password file
 	f("orders", "wrong", "orders", "login", Failure, "etcd refuses our login")
 	f("gone", "password", "orders", "login", Failure, "etcd refuses our login")
-	f("", "", "orders", "read policies", Failure, "may not read policies")
+	f("", "", "orders", "login", Failure, "etcd asks who we are, and nobody logs in")
 	f("orders", "none", "orders", "answer", Failure, "cannot read the password of etcd")
 }
