@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
 
 	"weir/control"
@@ -79,12 +80,25 @@ func TestFleetOfProcesses(t *testing.T) {
 		!strings.Contains(got, "127.0.0.1:2") || strings.Count(got, "this one") != 1 {
 		t.Errorf("/fleet:\n%s", got)
 	}
+	// whoever coordinates shows the health of etcd, and nobody else does
+	healthy := func(f *fleets) bool {
+		n, err := testutil.GatherAndCount(f.registry.(*prometheus.Registry), "weir_etcd_db_size_bytes")
+		return err == nil && n == 1
+	}
+	for deadline := time.Now().Add(40 * time.Second); healthy(first.fleets) == healthy(second.fleets); <-time.After(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("shown by both, or by none: %v", healthy(first.fleets))
+		}
+	}
 	second.serve("carts")
 	there("carts", 1)
 	there("orders", 1)
 	first.stop()
 	second.stop()
 	there("", 0)
+	if healthy(first.fleets) || healthy(second.fleets) {
+		t.Error("the health of etcd is shown by those that have left")
+	}
 	if seen := first.look(context.Background()); len(seen) != 0 {
 		t.Errorf("after it has left: %+v", seen)
 	}
