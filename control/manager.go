@@ -32,8 +32,8 @@ type Options struct {
 	WatchFiles func(paths []string)
 	// OnStatus, if set, is called with every new Status, one at a time and in order. It must not block: the next change waits for it.
 	OnStatus func(Status)
-	// Sources, if set, lists the sources that a Sidecar names, in order. It is a pure function, called often.
-	Sources func(policy.SidecarSettings) []NamedSource
+	// Sources, if set, lists the sources that the Sidecar of a snapshot names, in order. It is a pure function, called often.
+	Sources func(*policy.Snapshot) []NamedSource
 	// FirstReading bounds how long Start waits for the sources; those without an answer by then are treated as unreadable
 	// until they have one. 0 means 5 s.
 	FirstReading time.Duration

@@ -56,7 +56,7 @@ func (m *Manager) follow(s *policy.Snapshot) bool {
 		}
 	}
 	changed := false
-	for _, want := range m.o.Sources(s.Sidecar) {
+	for _, want := range m.o.Sources(s) {
 		old := before[want.Name]
 		delete(before, want.Name)
 		if old != nil && old.named == want.Settings {
@@ -112,7 +112,7 @@ func (m *Manager) collisions(s *policy.Snapshot, docs []*policy.Document) []poli
 		}
 	}
 	var problems []policy.Problem
-	for _, want := range m.o.Sources(s.Sidecar) {
+	for _, want := range m.o.Sources(s) {
 		if by := taken[want.Name]; by != "" {
 			problems = append(problems, sidecarProblem(s.Sidecar.Name, docs, "spec.policies",
 				fmt.Errorf("cannot have a source of the name %q: %s; give it another with `name`", want.Name, by)))

@@ -26,9 +26,9 @@ type namedRig struct {
 
 func newNamed(t *testing.T, lastGood string, first Batch) *namedRig {
 	n := &namedRig{rig: newRig(t, lastGood, first), opened: make(map[string]*fakeSource), says: make(map[string]Batch)}
-	n.m.o.Sources = func(s policy.SidecarSettings) []NamedSource {
+	n.m.o.Sources = func(s *policy.Snapshot) []NamedSource {
 		var list []NamedSource
-		for _, path := range s.PolicyFiles {
+		for _, path := range s.Sidecar.PolicyFiles {
 			name, settings, _ := strings.Cut(filepath.Base(path), "-")
 			list = append(list, NamedSource{Name: name, Settings: "at " + settings, Open: func() Source {
 				id := name + "-" + settings
