@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -101,5 +103,52 @@ func TestFleetOfProcesses(t *testing.T) {
 	}
 	if seen := first.look(context.Background()); len(seen) != 0 {
 		t.Errorf("after it has left: %+v", seen)
+	}
+}
+
+// Three sidecars as processes: each shows all of them, a change is acknowledged by all, a document that cannot be is named, and one that
+// is paused or leaves is missed.
+func TestFleet(t *testing.T) {
+	s, service := newStore(t), newService(t, hello)
+	s.limit("acme", 2)
+	var all []*running
+	for range 3 {
+		all = append(all, launch(t, documentsFor(service.address()), with("--etcd", s.url())))
+	}
+	show := func(text string, who ...*running) {
+		t.Helper()
+		for _, p := range who {
+			p.shows("/fleet", text)
+		}
+	}
+	show("3 of 3 in sync", all...)
+	show(fmt.Sprintf("fleet orders, by source etcd: 3 of 3 in sync at revision %d\n", s.limit("acme", 20)), all...)
+	s.Put(keyOf("TenantPolicy", "acme"), "apiVersion: weir.dev/v1alpha1\nkind: TenantPolicy\nmetadata: {name: acme}\nspec: {limits: 3}\n")
+	show("3 drifted", all...)
+	show(": it runs the last good version of TenantPolicy acme\n", all...)
+	s.limit("acme", 30)
+	show("3 of 3 in sync", all...)
+
+	// The coordinator stands still: it is taken for gone, and another one counts. It comes back with a new lease, and not into its office.
+	coordinates := func(p *running) bool { return p.metric("weir_fleet_coordinator") == 1 }
+	until(t, "one coordinates", func() bool { return slices.ContainsFunc(all, coordinates) })
+	paused := all[slices.IndexFunc(all, coordinates)]
+	others := slices.DeleteFunc(slices.Clone(all), func(p *running) bool { return p == paused })
+	paused.signal(syscall.SIGSTOP)
+	until(t, "another one coordinates", func() bool { return slices.ContainsFunc(others, coordinates) })
+	show("2 of 2 in sync", others...)
+	paused.signal(syscall.SIGCONT)
+	paused.says("not registered with the fleet; requests are served as before, and it tries again")
+	show("3 of 3 in sync", all...)
+	if got := paused.metric("weir_fleet_registered"); coordinates(paused) || got != 1 {
+		t.Errorf("it coordinates %v, is registered %v", coordinates(paused), got)
+	}
+	until(t, "the coordinator counts three", func() bool {
+		return others[0].metric("weir_fleet_members", `state="in_sync"`)+others[1].metric("weir_fleet_members", `state="in_sync"`) == 3
+	})
+	paused.stops()
+	show("2 of 2 in sync", others...)
+	for _, p := range others {
+		p.stops()
 	}
 }
