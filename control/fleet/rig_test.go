@@ -48,7 +48,7 @@ type sidecar struct {
 	registry *prometheus.Registry
 	log      *logBuffer
 	extra    atomic.Bool // it does what a coordinator does besides
-	stop     func() // ends it cleanly, and waits
+	stop     func()      // ends it cleanly, and waits
 }
 
 // join joins the fleet of orders, as the sidecar of that host.
@@ -95,7 +95,9 @@ func (s *sidecar) gauge(t testing.TB, name string, labels ...string) float64 {
 
 func (s *sidecar) registered(t testing.TB) bool { return s.gauge(t, "weir_fleet_registered") == 1 }
 
-func (s *sidecar) coordinates(t testing.TB) bool { return s.gauge(t, "weir_fleet_coordinator") == 1 || s.extra.Load() }
+func (s *sidecar) coordinates(t testing.TB) bool {
+	return s.gauge(t, "weir_fleet_coordinator") == 1 || s.extra.Load()
+}
 
 // counted are the members in sync, behind and drifted that it shows.
 func (s *sidecar) counted(t testing.TB) [3]float64 {
