@@ -78,6 +78,7 @@ func TestDefragThreeMembers(t *testing.T) {
 
 // A member that vanishes while the work goes on ends it, and the rest stay as they are.
 func TestDefragStopsAtTheFirstFailure(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cluster := etcdtest.Start(t, etcdtest.Options{Members: 3})
 	c := open(t, cluster.Endpoints()...)
 	fill(t, cluster, 20*mib)
@@ -108,6 +109,7 @@ func TestDefragStopsAtTheFirstFailure(t *testing.T) {
 
 // The next member is not touched before the one just done has caught up.
 func TestDefragWaitsForAMember(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cluster := etcdtest.Start(t, etcdtest.Options{})
 	c := open(t, cluster.Endpoints()...)
 	id := Ask(context.Background(), c).Members[0].ID

@@ -86,8 +86,8 @@ type Survey struct {
 	AlarmErr error
 }
 
-// Ask asks every member how it is: those at the client's endpoints, and those that the cluster has besides. It takes at most three
-// times the client's timeout, and does not fail: what could not be asked is part of the answer.
+// Ask asks every member how it is: those at the client's endpoints, and those that the cluster has besides. It takes at most twice
+// the client's timeout, or more when members advertise several addresses that do not answer, and does not fail: what could not be asked is part of the answer.
 func Ask(ctx context.Context, c *etcd.Client) Survey {
 	var s Survey
 	var registered []*clientv3.Member
@@ -148,11 +148,16 @@ func list(ctx context.Context, c *etcd.Client) ([]*clientv3.Member, error) {
 		}
 		return members, nil
 	}
-	members, err := ask()
-	if err != nil && !etcd.Denied(err) {
-		members, err = ask(clientv3.WithSerializable())
+	var believed []*clientv3.Member
+	var errBelieved error
+	var asking sync.WaitGroup
+	asking.Go(func() { believed, errBelieved = ask(clientv3.WithSerializable()) })
+	agreed, err := ask()
+	asking.Wait()
+	if err != nil && errBelieved == nil {
+		return believed, nil
 	}
-	return members, err
+	return agreed, err
 }
 
 // alarms asks for what the cluster has raised.
