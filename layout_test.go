@@ -98,7 +98,7 @@ var rooms = map[string]room{
 		outside: []string{fsnotify, logs},
 	},
 	"weir/control/etcd": {
-		weir:    []string{"weir/control", "weir/policy"},
+		weir:    []string{"weir/control", "weir/policy", "weir/policy/diff"},
 		outside: []string{etcdClient, etcdAPI, grpc, zap, logs, metrics},
 	},
 	"weir/control/etcd/care": { // the cluster's own health, which needs more of etcd's interface than policies do

@@ -150,7 +150,7 @@ func (c *cli) look(ctx context.Context, o checkOptions) ([]care.Finding, error) 
 	if o.etcd.given() {
 		if o.wants(care.Setup, care.Connection, care.Etcd, care.Permissions, care.Certificates) {
 			looking.Go(func() {
-				cluster = care.Examine(ctx, care.Subject{Etcd: o.etcd.options(), Layout: o.etcd.layout(), Service: o.service}).Findings()
+				cluster = care.Examine(ctx, care.Subject{Etcd: o.etcd.eager(), Layout: o.etcd.layout(), Service: o.service}).Findings()
 			})
 		}
 		if o.wants(care.Policies, care.Fleet) {

@@ -18,6 +18,7 @@ import (
 	"weir/control/etcd/etcdtest"
 	"weir/control/fleet"
 	"weir/policy"
+	"weir/policy/diff"
 )
 
 // expectFinding looks for a finding of that level whose message has a text.
@@ -44,9 +45,10 @@ func TestCheckPolicies(t *testing.T) {
 	layout := etcd.LayoutAt("/weir")
 	f := func(documents map[string]string, local, check string, level care.Level, want string) {
 		t.Helper()
-		facts := storeFacts{layout: layout, documents: etcd.View{Revision: 7}}
+		facts := storeFacts{layout: layout, documents: etcd.Documents{Revision: 7}}
 		for key, text := range documents {
-			facts.documents.Items = append(facts.documents.Items, etcd.Item{Key: layout.Policy() + key, Value: []byte(text), Modified: 5})
+			kind, name, _ := strings.Cut(key, "/")
+			facts.documents.Stored = append(facts.documents.Stored, etcd.NewStored(diff.Key{Kind: policy.Kind(kind), Name: name}, text))
 		}
 		if local != "" {
 			facts.local = []control.File{{Path: "local.yaml", Data: []byte(local)}}
@@ -54,8 +56,8 @@ func TestCheckPolicies(t *testing.T) {
 		expectFinding(t, facts.policies(), check, level, want)
 	}
 
-	// nothing there, but for the record of who changed it
-	f(map[string]string{"change": "{}"}, "", "documents", care.Warning, "no documents lie below /weir/v1/policy/")
+	// nothing there
+	f(nil, "", "documents", care.Warning, "no documents lie below /weir/v1/policy/")
 	// alone and together
 	f(map[string]string{"Backend/orders": localOrders, "Route/pay": storedRoute}, "", "documents", care.OK, "2 documents are there at revision 7, and valid together")
 	// what etcd's documents refer to may be in files, which are named or not
@@ -64,21 +66,21 @@ func TestCheckPolicies(t *testing.T) {
 	f(map[string]string{"Route/pay": storedRoute}, strings.ReplaceAll(localOrders, "name: orders", "name: carts"), "documents", care.Failure, "orders")
 	// a document that cannot be read
 	f(map[string]string{"Route/pay": storedRoute + "x: 1\n"}, "", "documents", care.Failure, "etcd:Route/pay:5:1")
-	// keys of another shape, and that hold something else than they say
-	f(map[string]string{"Route": storedRoute}, "", "keys", care.Warning, "the key /weir/v1/policy/Route is not of a document")
-	f(map[string]string{"Route/refund": storedRoute}, "", "keys", care.Failure, "/weir/v1/policy/Route/refund holds Route pay")
-	f(map[string]string{"Route/pay": storedRoute + "---\n" + localOrders}, "", "keys", care.Failure, "holds 2 documents, want one")
+	// keys that hold something else than they say, and of another shape
+	f(map[string]string{"Route/refund": storedRoute}, "", "documents", care.Failure, "the text says Route pay")
+	f(map[string]string{"Route/pay": storedRoute + "---\n" + localOrders}, "", "documents", care.Failure, "the key holds 2 documents, want one")
+	facts := storeFacts{layout: layout, documents: etcd.Documents{Strange: []string{"/weir/v1/policy/Route"}}}
+	expectFinding(t, facts.policies(), "keys", care.Warning, "the key /weir/v1/policy/Route is not of a document")
 
-	facts := storeFacts{err: errors.New("no answer")}
+	facts = storeFacts{err: errors.New("no answer")}
 	expectFinding(t, facts.policies(), "read", care.Failure, "cannot read the documents: no answer")
 }
 
 // Many problems do not hide the rest.
 func TestCheckListsFewProblems(t *testing.T) {
-	layout := etcd.LayoutAt("/weir")
-	facts := storeFacts{layout: layout}
+	facts := storeFacts{}
 	for _, name := range []string{"a", "b", "c", "d", "e", "f", "g"} {
-		facts.documents.Items = append(facts.documents.Items, etcd.Item{Key: layout.Document(policy.KindRoute, name), Value: []byte("kind: Rout")})
+		facts.documents.Stored = append(facts.documents.Stored, etcd.NewStored(diff.Key{Kind: policy.KindRoute, Name: name}, "kind: Rout"))
 	}
 	list := facts.policies()
 	if len(list) != maxListed+1 || !strings.Contains(list[maxListed].Message, "more problems") {
@@ -96,8 +98,8 @@ func TestCheckFleet(t *testing.T) {
 	}
 	f := func(members []fleet.Member, check string, level care.Level, want string) {
 		t.Helper()
-		facts := storeFacts{now: now, version: "v1", layout: etcd.LayoutAt("/weir"), members: members}
-		facts.documents = etcd.View{Revision: 9, Items: []etcd.Item{{Key: facts.layout.Change(), Modified: 5}}}
+		latest := fleet.Want{Revision: 5, Documents: []fleet.WantedDocument{}}
+		facts := storeFacts{now: now, version: "v1", layout: etcd.LayoutAt("/weir"), members: members, want: latest}
 		expectFinding(t, facts.fleet(), check, level, want)
 	}
 	changed := func(m fleet.Member, change func(*fleet.Member)) []fleet.Member {

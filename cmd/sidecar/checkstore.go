@@ -31,8 +31,9 @@ type storeFacts struct {
 	version    string // of this program
 	service    string
 	layout     etcd.Layout
-	documents  etcd.View
-	err        error // they cannot be read
+	documents  etcd.Documents
+	want       fleet.Want // what these ask of sidecars
+	err        error      // they cannot be read
 	local      []control.File
 	members    []fleet.Member
 	membersErr error
@@ -48,9 +49,12 @@ func lookAtStore(ctx context.Context, o checkOptions, local []control.File) (pol
 	}
 	defer client.Close()
 	var reading sync.WaitGroup
-	reading.Go(func() { f.documents, f.err = client.Read(ctx, f.layout.Policy(), 0) })
+	var errs [2]error
+	reading.Go(func() { f.documents, errs[0] = client.ReadDocuments(ctx, f.layout, 0) })
+	reading.Go(func() { f.want, errs[1] = fleet.ReadWant(ctx, client, f.layout) })
 	reading.Go(func() { f.members, _, f.membersErr = fleet.ReadMembers(ctx, client, f.layout, o.service) })
 	reading.Wait()
+	f.err = cmp.Or(errs[0], errs[1])
 	return f.policies(), f.fleet()
 }
 
@@ -73,70 +77,52 @@ func (f *storeFacts) policies() []care.Finding {
 		return []care.Finding{unread(care.Policies, "documents", f.err)}
 	}
 	var list []care.Finding
+	for _, key := range f.documents.Strange {
+		list = append(list, finding(care.Warning, care.Policies, "keys", key, "Delete the key: sidecars pass over it.", policiesPage,
+			fmt.Sprintf("the key %s is not of a document", key)))
+	}
 	var texts []control.File
-	for _, item := range f.documents.Items {
-		if item.Key == f.layout.Change() {
-			continue
-		}
-		kind, name, err := f.layout.DocumentOf(item.Key)
-		if err != nil {
-			list = append(list, finding(care.Warning, care.Policies, "keys", item.Key, "Delete the key: sidecars pass over it.", policiesPage, err.Error()))
-			continue
-		}
-		path := "etcd:" + string(kind) + "/" + name
-		if said := misplaced(path, item.Value, kind, name); said != "" {
-			list = append(list, finding(care.Failure, care.Policies, "keys", item.Key, "Apply the document with 'sidecar apply', which finds its key by itself.", policiesPage,
-				fmt.Sprintf("%s holds %s", item.Key, said)))
-			continue
-		}
-		texts = append(texts, control.File{Path: path, Data: item.Value})
+	var problems []policy.Problem
+	for _, s := range f.documents.Stored {
+		problems = append(problems, s.Problems...)
+		texts = append(texts, control.File{Path: fmt.Sprintf("etcd:%s/%s", s.Kind, s.Name), Data: []byte(s.Text)})
 	}
-	if len(texts) == 0 && len(list) == 0 {
-		return []care.Finding{finding(care.Warning, care.Policies, "documents", "", "Write some with 'sidecar apply -f policies/', or name another --prefix.", policiesPage,
-			"no documents lie below "+f.layout.Policy())}
-	}
-	return append(f.examined(texts), list...)
-}
-
-// misplaced says what a key holds instead of the document that it is named for. Texts that cannot be decoded are judged later.
-func misplaced(path string, data []byte, kind policy.Kind, name string) string {
-	docs, _ := policy.Decode(path, data)
 	switch {
-	case len(docs) == 0:
-		return ""
-	case len(docs) > 1:
-		return fmt.Sprintf("%d documents, want one", len(docs))
-	case docs[0].Kind != kind || docs[0].Name != name:
-		return fmt.Sprintf("%s %s", docs[0].Kind, docs[0].Name)
+	case len(texts) == 0:
+		return append(list, finding(care.Warning, care.Policies, "documents", "", "Write some with 'sidecar apply -f policies/', or name another --prefix.", policiesPage,
+			"no documents lie below "+f.layout.Policy()))
+	case len(problems) > 0: // what is together with them cannot be told
+		return append(list, listed(problems, care.Failure, "Correct the document and apply it. Sidecars keep the last good version.")...)
 	}
-	return ""
+	return append(list, f.together(texts)...)
 }
 
-// examined judges the texts of documents, alone and together. What they say together is certain only with the documents that sidecars have
-// besides.
-func (f *storeFacts) examined(texts []control.File) []care.Finding {
-	alone := len(f.local) == 0
+// together judges what documents say together. That is certain only with those that sidecars have besides.
+func (f *storeFacts) together(texts []control.File) []care.Finding {
 	x := examine(slices.Concat(texts, f.local), f.service)
-	decoded := !x.partial
-	var list []care.Finding
-	for i, p := range x.problems {
-		if i == maxListed {
-			list = append(list, finding(care.Warning, care.Policies, "documents", "", "Read them all with 'sidecar export' and 'sidecar validate'.", policiesPage,
-				fmt.Sprintf("there are %d more problems in documents", len(x.problems)-maxListed)))
-			break
-		}
-		level, next := care.Failure, "Correct the document and apply it. Sidecars keep the last good version."
-		switch {
-		case p.Severity == policy.Warning:
-			level, next = care.Warning, "See whether it is meant so."
-		case decoded && alone:
-			level, next = care.Warning, "It is well if each sidecar has what is missing in its own files: name those with -f. Otherwise apply it, too."
-		}
-		list = append(list, finding(level, care.Policies, "documents", p.Origin.File, next, policiesPage, p.String()))
-	}
 	if x.errors == 0 {
 		message := fmt.Sprintf("%s at revision %d, and valid together", count(len(texts), "document is there", "documents are there"), f.documents.Revision)
-		list = append([]care.Finding{finding(care.OK, care.Policies, "documents", "", "", "", message)}, list...)
+		return append([]care.Finding{finding(care.OK, care.Policies, "documents", "", "", "", message)}, listed(x.problems, care.Failure, "")...)
+	}
+	if len(f.local) == 0 {
+		return listed(x.problems, care.Warning, "It is well if each sidecar has what is missing in its own files: name those with -f. Otherwise apply it, too.")
+	}
+	return listed(x.problems, care.Failure, "Correct the document and apply it. Sidecars keep the last good version.")
+}
+
+// listed are findings of the first problems of documents; errors are of that level, with that to do next.
+func listed(problems []policy.Problem, level care.Level, next string) []care.Finding {
+	var list []care.Finding
+	for i, p := range problems {
+		if i == maxListed {
+			return append(list, finding(care.Warning, care.Policies, "documents", "", "Read them all with 'sidecar export' and 'sidecar validate'.", policiesPage,
+				fmt.Sprintf("there are %d more problems in documents", len(problems)-maxListed)))
+		}
+		if p.Severity == policy.Warning {
+			list = append(list, finding(care.Warning, care.Policies, "documents", p.Origin.File, "See whether it is meant so.", policiesPage, p.String()))
+		} else {
+			list = append(list, finding(level, care.Policies, "documents", p.Origin.File, next, policiesPage, p.String()))
+		}
 	}
 	return list
 }
@@ -160,13 +146,9 @@ func (f *storeFacts) fleet() []care.Finding {
 
 // inSync judges what each sidecar runs by what etcd has.
 func (f *storeFacts) inSync() []care.Finding {
-	want := fleet.WantOf(f.layout, f.documents)
-	if f.err != nil {
-		want = fleet.Want{}
-	}
 	var list []care.Finding
 	well := 0
-	for _, v := range fleet.Judge(f.members, want) {
+	for _, v := range fleet.Judge(f.members, f.want) {
 		switch here := v.Member.Here(); {
 		case v.State == fleet.StateInSync:
 			well++
@@ -179,7 +161,7 @@ func (f *storeFacts) inSync() []care.Finding {
 		}
 	}
 	all := count(len(f.members), "sidecar runs", "sidecars run")
-	message := fmt.Sprintf("%d of %s what etcd has at revision %d", well, all, want.Revision)
+	message := fmt.Sprintf("%d of %s what etcd has at revision %d", well, all, f.want.Revision)
 	return append([]care.Finding{finding(care.OK, care.Fleet, "members", "", "", "", message)}, list...)
 }
 

@@ -59,7 +59,10 @@ cluster was not well enough to begin.`,
 	f.DurationVar(&o.work.Timeout, "defrag-timeout", 10*time.Minute, "longest that one member may take")
 	f.DurationVar(&o.work.Patience, "patience", time.Minute, "longest that a member may take to catch up afterwards")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		client, err := o.etcd.open(cmd)
+		if err := o.etcd.check(); err != nil {
+			return &usageError{command: cmd.CommandPath(), err: err}
+		}
+		client, err := etcd.Open(o.etcd.eager())
 		if err != nil {
 			return err
 		}

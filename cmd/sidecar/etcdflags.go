@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -73,6 +74,13 @@ func (e *etcdFlags) options() etcd.Options {
 	return etcd.Options{Endpoints: e.endpoints, TLS: e.tls, Username: e.username, PasswordFile: e.passwordFile, Timeout: e.timeout}
 }
 
+// eager are the options of a command that looks at each member by itself, and that somebody waits for.
+func (e *etcdFlags) eager() etcd.Options {
+	o := e.options()
+	o.Eager = true
+	return o
+}
+
 // layout is where things lie in the cluster.
 func (e *etcdFlags) layout() etcd.Layout { return etcd.LayoutAt(e.prefix) }
 
@@ -82,4 +90,26 @@ func (e *etcdFlags) open(cmd *cobra.Command) (*etcd.Client, error) {
 		return nil, &usageError{command: cmd.CommandPath(), err: err}
 	}
 	return etcd.Open(e.options())
+}
+
+// with runs a command that talks to the cluster: it opens the connection, ends with Ctrl-C, and says what to do when the cluster is the
+// reason why it failed.
+func (e *etcdFlags) with(cmd *cobra.Command, do func(ctx context.Context, client *etcd.Client) error) error {
+	client, err := e.open(cmd)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, stop := untilInterrupted(cmd.Context())
+	defer stop()
+	return wayOut(do(ctx, client))
+}
+
+// wayOut adds what to do to an error that the cluster is the reason of.
+func wayOut(err error) error {
+	switch cause := etcd.CauseOf(err); cause {
+	case etcd.Unreachable, etcd.NoLeader, etcd.Login, etcd.Forbidden, etcd.Certificate, etcd.NoSpace, etcd.Corrupt, etcd.Overloaded:
+		return fmt.Errorf("%w; %s", err, cause.Advice())
+	}
+	return err
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"sync"
@@ -20,12 +21,12 @@ import (
 // fleets are the places of this process in the fleet of its service: one in the etcd of each policy source, so that everybody who
 // changes documents there learns who runs them.
 type fleets struct {
-	log      zerolog.Logger
-	registry prometheus.Registerer
-	metrics  *fleet.Metrics
-	started  time.Time
-	host     string
-	version  string
+	log     zerolog.Logger
+	metrics *fleet.Metrics
+	care    *care.Metrics // of the etcd that this process watches over, as the coordinator of a fleet there
+	started time.Time
+	host    string
+	version string
 
 	mu      sync.Mutex
 	who     oneself
@@ -46,13 +47,17 @@ type place struct {
 func newFleets(log zerolog.Logger, reg prometheus.Registerer, started time.Time) (*fleets, error) {
 	metrics, err := fleet.NewMetrics(reg)
 	if err != nil {
+		return nil, fmt.Errorf("cannot register the metrics of the fleet: %w", err)
+	}
+	health, err := care.NewMetrics(reg)
+	if err != nil {
 		return nil, err
 	}
 	host, err := os.Hostname()
 	if err != nil {
 		log.Warn().Err(err).Msg("the name of this host is not known; the fleet knows this sidecar by its admin address alone")
 	}
-	return &fleets{log: log, registry: reg, metrics: metrics, started: started, host: host, version: readBuild().Version, changed: make(chan struct{})}, nil
+	return &fleets{log: log, metrics: metrics, care: health, started: started, host: host, version: readBuild().Version, changed: make(chan struct{})}, nil
 }
 
 // serve says which service the process is for, now or from now on.
@@ -136,7 +141,7 @@ func (f *fleets) take(ctx context.Context, source string, client *etcd.Client, l
 		f.stay(stay, fleet.New(fleet.Options{
 			Client: client, Layout: layout, Source: source, Service: who.service, Host: f.host, Address: who.admin, Version: f.version,
 			Started: f.started, Logger: f.log, Metrics: f.metrics,
-			Coordinating: func(ctx context.Context) { f.watchOver(ctx, source, client) },
+			Coordinating: care.NewMonitor(care.MonitorOptions{Client: client, Source: source, Logger: f.log, Metrics: f.care}).Run,
 		}), source)
 		leave()
 		waiting.Wait()
@@ -154,37 +159,4 @@ func (f *fleets) stay(ctx context.Context, taken *fleet.Fleet, source string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.places = slices.DeleteFunc(f.places, func(p place) bool { return p.fleet == taken })
-}
-
-// watchOver shows the health of a source's etcd until ctx is done. Of each fleet, only the coordinator asks for it.
-func (f *fleets) watchOver(ctx context.Context, source string, client *etcd.Client) {
-	passing := &passingRegisterer{Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"source": source}, f.registry)}
-	defer passing.unregister()
-	monitor, err := care.NewMonitor(care.MonitorOptions{Client: client, Logger: f.log.With().Str("source", source).Logger(), Registerer: passing})
-	if err != nil {
-		f.log.Error().Err(err).Str("source", source).Msg("the health of etcd is not shown")
-		return
-	}
-	monitor.Run(ctx)
-}
-
-// passingRegisterer remembers what is registered, so that all of it can go again.
-type passingRegisterer struct {
-	prometheus.Registerer
-	collectors []prometheus.Collector
-}
-
-// Register registers a collector and remembers it.
-func (r *passingRegisterer) Register(c prometheus.Collector) error {
-	err := r.Registerer.Register(c)
-	if err == nil {
-		r.collectors = append(r.collectors, c)
-	}
-	return err
-}
-
-func (r *passingRegisterer) unregister() {
-	for _, c := range r.collectors {
-		r.Unregister(c)
-	}
 }

@@ -34,11 +34,13 @@ func TestFleetOfProcesses(t *testing.T) {
 	revision := cluster.Put(layout.Document("Backend", "orders"), "kind: Backend")
 	type process struct {
 		*fleets
-		stop func()
+		registry *prometheus.Registry
+		stop     func()
 	}
 	start := func() process {
 		t.Helper()
-		f, err := newFleets(zerolog.Nop(), prometheus.NewRegistry(), time.Now())
+		registry := prometheus.NewRegistry()
+		f, err := newFleets(zerolog.Nop(), registry, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -49,7 +51,7 @@ func TestFleetOfProcesses(t *testing.T) {
 		t.Cleanup(stop)
 		f.report(control.Status{Hash: "h", Sources: []control.SourceStatus{{Name: "platform", Revision: revision, Healthy: true}},
 			Objects: []control.Object{{Kind: "Backend", Name: "orders", State: control.Applied, Source: "platform", Text: "kind: Backend\n"}}})
-		return process{f, stop}
+		return process{f, registry, stop}
 	}
 	first, second := start(), start()
 	if seen := first.look(context.Background()); len(seen) != 0 {
@@ -83,13 +85,13 @@ func TestFleetOfProcesses(t *testing.T) {
 		t.Errorf("/fleet:\n%s", got)
 	}
 	// whoever coordinates shows the health of etcd, and nobody else does
-	healthy := func(f *fleets) bool {
-		n, err := testutil.GatherAndCount(f.registry.(*prometheus.Registry), "weir_etcd_db_size_bytes")
+	healthy := func(f process) bool {
+		n, err := testutil.GatherAndCount(f.registry, "weir_etcd_db_size_bytes")
 		return err == nil && n == 1
 	}
-	for deadline := time.Now().Add(40 * time.Second); healthy(first.fleets) == healthy(second.fleets); <-time.After(10 * time.Millisecond) {
+	for deadline := time.Now().Add(40 * time.Second); healthy(first) == healthy(second); <-time.After(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("shown by both, or by none: %v", healthy(first.fleets))
+			t.Fatalf("shown by both, or by none: %v", healthy(first))
 		}
 	}
 	second.serve("carts")
@@ -98,7 +100,7 @@ func TestFleetOfProcesses(t *testing.T) {
 	first.stop()
 	second.stop()
 	there("", 0)
-	if healthy(first.fleets) || healthy(second.fleets) {
+	if healthy(first) || healthy(second) {
 		t.Error("the health of etcd is shown by those that have left")
 	}
 	if seen := first.look(context.Background()); len(seen) != 0 {

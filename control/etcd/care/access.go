@@ -44,13 +44,11 @@ const rootRole = "root"
 // unwritten is the end of keys that nobody writes: they are only asked about.
 const unwritten = "check"
 
-// access finds out what we may do as a sidecar of a service: read documents, and write below the fleet. Writes are tried in a
+// try finds out what else we may do: whether we may write below the fleet of a service, as a sidecar must. Writes are tried in a
 // transaction whose condition never holds. Etcd checks the permission for all of it all the same.
-func access(ctx context.Context, c *etcd.Client, layout etcd.Layout, service string) Access {
-	a := Access{User: c.Options().Username}
+func (a *Access) try(ctx context.Context, c *etcd.Client, layout etcd.Layout, service string) {
 	var asking sync.WaitGroup
 	asking.Go(func() { a.Login = login(ctx, c) })
-	asking.Go(func() { a.ReadPolicy = mayRead(ctx, c, layout.Policy()) })
 	asking.Go(func() {
 		begun := time.Now()
 		if a.WriteMember = mayWrite(ctx, c, layout.Fleet(cmp.Or(service, unwritten))+"members/"+unwritten); a.WriteMember == nil {
@@ -60,7 +58,6 @@ func access(ctx context.Context, c *etcd.Client, layout etcd.Layout, service str
 	asking.Go(func() { a.WritePolicy = mayWrite(ctx, c, layout.Policy()+unwritten) })
 	asking.Go(func() { a.Roles = roles(ctx, c, a.User) })
 	asking.Wait()
-	return a
 }
 
 func login(ctx context.Context, c *etcd.Client) Login {
@@ -114,6 +111,11 @@ func roles(ctx context.Context, c *etcd.Client, user string) []string {
 		return nil
 	}
 	return slices.Sorted(slices.Values(answer.Roles))
+}
+
+// refused reports whether etcd does not let us in at all, which is another thing than a permission that is missing.
+func refused(err error) bool {
+	return etcd.Denied(err) && !errors.Is(rpctypes.Error(err), rpctypes.ErrPermissionDenied)
 }
 
 // full reports whether a write failed since the store has no space left.

@@ -29,8 +29,7 @@ type Facts struct {
 	// best of several; 0 when none came back.
 	Endpoints []Endpoint
 	Latencies []time.Duration
-	// ClientErr says why the cluster could not be asked though there are endpoints to ask, as when it refuses our password. Survey and
-	// Access are empty then.
+	// ClientErr says why the cluster could not be asked though there are endpoints to ask, as when it refuses our password.
 	ClientErr error
 	Survey    Survey
 	Access    Access
@@ -95,9 +94,15 @@ func Examine(ctx context.Context, s Subject) Facts {
 		return f
 	}
 	defer client.Close()
+	// First a question by itself: it logs in, once for all of the others, or shows that nobody is let in.
+	f.Access.User = s.Etcd.Username
+	if f.Access.ReadPolicy = mayRead(ctx, client, s.Layout.Policy()); refused(f.Access.ReadPolicy) {
+		f.ClientErr = f.Access.ReadPolicy
+		return f
+	}
 	var asking sync.WaitGroup
 	asking.Go(func() { f.Survey = Ask(ctx, client) })
-	asking.Go(func() { f.Access = access(ctx, client, s.Layout, s.Service) })
+	asking.Go(func() { f.Access.try(ctx, client, s.Layout, s.Service) })
 	f.Latencies = make([]time.Duration, len(f.Endpoints))
 	for i, e := range f.Endpoints {
 		if e.Err == nil {

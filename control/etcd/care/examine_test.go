@@ -14,7 +14,7 @@ import (
 
 // examine looks at a cluster as a sidecar of the service orders would, with little patience.
 func examine(o etcd.Options) Facts {
-	o.Timeout = 500 * time.Millisecond
+	o.Timeout, o.Eager = time.Second, true
 	return Examine(context.Background(), Subject{Etcd: o, Layout: etcd.LayoutAt("/weir"), Service: "orders"})
 }
 
@@ -93,7 +93,7 @@ func TestExamineBrokenLines(t *testing.T) {
 	f("one of two has vanished", []string{line, c.Endpoint(0)}, "members", "", Warning, "there is one member")
 	relay.Heal()
 	f("the line is back", []string{line}, "latency", line, OK, "takes")
-	relay.Delay(150 * time.Millisecond)
+	relay.Delay(60 * time.Millisecond)
 	f("a slow line", []string{line}, "latency", line, Warning, "want under 100ms")
 	f("nobody listens", []string{"http://127.0.0.1:1"}, "connection", "", Failure, "connection refused")
 	f("no TLS is there", []string{strings.Replace(c.Endpoint(0), "http:", "https:", 1)}, "connection", "", Failure, "cannot agree on TLS")
@@ -166,7 +166,7 @@ func TestExaminePermissions(t *testing.T) {
 	must(client.AuthEnable(ctx))
 	f := func(user, password, service, check string, level Level, want string) {
 		t.Helper()
-		o := etcd.Options{Endpoints: c.Endpoints(), Timeout: 2 * time.Second}
+		o := etcd.Options{Endpoints: c.Endpoints(), Timeout: 20 * time.Second, Eager: true} // to check a password takes etcd long
 		if user != "" {
 			o.Username, o.PasswordFile = user, p.path(password)
 		}
@@ -190,6 +190,6 @@ func TestExaminePermissions(t *testing.T) {
 	// a wrong password, a user that was revoked, no login, no password file
 	f("orders", "wrong", "orders", "login", Failure, "etcd refuses our login")
 	f("gone", "password", "orders", "login", Failure, "etcd refuses our login")
-	f("", "", "orders", "read policies", Failure, "may not read policies")
+	f("", "", "orders", "login", Failure, "etcd asks who we are, and nobody logs in")
 	f("orders", "none", "orders", "answer", Failure, "cannot read the password of etcd")
 }

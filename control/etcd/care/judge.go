@@ -116,7 +116,10 @@ func local(endpoint string) bool {
 
 // notAsked is the finding that members are there and do not talk to us.
 func (f Facts) notAsked() Finding {
-	if etcd.Denied(f.ClientErr) {
+	switch {
+	case refused(f.ClientErr) && f.Access.User == "":
+		return bad(Failure, Permissions, "login", "", "Name a user with --etcd-username and --etcd-password-file.", checkPage, "etcd asks who we are, and nobody logs in: %v", f.ClientErr)
+	case refused(f.ClientErr):
 		return bad(Failure, Permissions, "login", "", "See that the user exists and that the password file has its password. Sidecars read a changed file by themselves.",
 			checkPage, "etcd refuses our login: %v", f.ClientErr)
 	}

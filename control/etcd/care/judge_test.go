@@ -184,6 +184,7 @@ func TestConnections(t *testing.T) {
 	f(func(x *Facts) { x.SetupErr = errors.New("cannot read ca.pem") }, "files", Failure, "cannot read ca.pem")
 	// a login that is refused, and a cluster that says nothing
 	f(func(x *Facts) { x.ClientErr = rpctypes.ErrAuthFailed }, "login", Failure, "etcd refuses our login")
+	f(func(x *Facts) { x.ClientErr, x.Access.User = rpctypes.ErrUserEmpty, "" }, "login", Failure, "nobody logs in")
 	f(func(x *Facts) { x.ClientErr = errors.New("deadline exceeded") }, "answer", Failure, "does not answer")
 }
 

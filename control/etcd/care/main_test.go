@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 // open is a client with little patience, of these endpoints.
 func open(t *testing.T, endpoints ...string) *etcd.Client {
 	t.Helper()
-	c, err := etcd.Open(etcd.Options{Endpoints: endpoints, Timeout: time.Second})
+	c, err := etcd.Open(etcd.Options{Endpoints: endpoints, Timeout: time.Second, Eager: true})
 	if err != nil {
 		t.Fatal(err)
 	}

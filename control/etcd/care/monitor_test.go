@@ -19,12 +19,13 @@ import (
 func TestMonitor(t *testing.T) {
 	cluster := etcdtest.Start(t, etcdtest.Options{QuotaBytes: 16 * mib})
 	registry, log := prometheus.NewRegistry(), &lines{}
-	m, err := NewMonitor(MonitorOptions{
-		Client: open(t, cluster.Endpoints()...), Logger: zerolog.New(log), Registerer: registry, Interval: 50 * time.Millisecond,
-	})
+	metrics, err := NewMetrics(registry)
 	if err != nil {
 		t.Fatal(err)
 	}
+	m := NewMonitor(MonitorOptions{
+		Client: open(t, cluster.Endpoints()...), Source: "etcd", Logger: zerolog.New(log), Metrics: metrics, Interval: 50 * time.Millisecond,
+	})
 	names := []string{"weir_etcd_alarms", "weir_etcd_db_in_use_bytes", "weir_etcd_db_quota_bytes", "weir_etcd_db_size_bytes"}
 	series := func() int {
 		n, err := testutil.GatherAndCount(registry, names...)
@@ -33,7 +34,9 @@ func TestMonitor(t *testing.T) {
 		}
 		return n
 	}
-	value := func(g *gauges, label ...string) float64 { return testutil.ToFloat64(g.WithLabelValues(label...)) }
+	value := func(vec *prometheus.GaugeVec, labels ...string) float64 {
+		return testutil.ToFloat64(vec.WithLabelValues(append([]string{"etcd"}, labels...)...))
+	}
 	if n := series(); n != 0 {
 		t.Errorf("%d series before it runs", n)
 	}
@@ -43,7 +46,7 @@ func TestMonitor(t *testing.T) {
 	var running sync.WaitGroup
 	running.Go(func() { m.Run(ctx) })
 	until(t, "metrics are there", func() bool { return series() == 5 })
-	if got := value(m.quota); got != 16*mib {
+	if got := value(metrics.quota); got != 16*mib {
 		t.Errorf("the quota is %v", got)
 	}
 	client := cluster.Client()
@@ -51,12 +54,12 @@ func TestMonitor(t *testing.T) {
 		_, err := client.Put(ctx, "/junk/a", string(make([]byte, mib)))
 		return err != nil
 	})
-	until(t, "the alarm is seen", func() bool { return value(m.over, AlarmNoSpace) == 1 })
+	until(t, "the alarm is seen", func() bool { return value(metrics.alarms, AlarmNoSpace) == 1 })
 	until(t, "the alarm is told", func() bool {
 		return log.has(`"level":"error"`, `"check":"alarms"`, `etcd: alarm: NOSPACE by m0`, `etcd-defrag --disarm`)
 	})
 	told := log.count(`"check":"alarms"`)
-	size := value(m.size, cluster.Endpoint(0))
+	size := value(metrics.size, cluster.Endpoint(0))
 	if size < 10*mib {
 		t.Errorf("the store takes %v", size)
 	}
@@ -83,23 +86,36 @@ func TestMonitor(t *testing.T) {
 	}
 }
 
-// Two sidecars in one process must not register twice in one registry, which is a mistake to be told.
-func TestMonitorRegistersOnce(t *testing.T) {
+// Two monitors of one process do not take away each other's series.
+func TestMonitorsOfTwoSources(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	for _, want := range []bool{true, false} {
-		if _, err := NewMonitor(MonitorOptions{Registerer: registry}); (err == nil) != want {
-			t.Errorf("got %v", err)
-		}
+	metrics, err := NewMetrics(registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewMetrics(registry); err == nil {
+		t.Error("the same metrics were registered twice")
+	}
+	one, two := NewMonitor(MonitorOptions{Source: "platform", Metrics: metrics}), NewMonitor(MonitorOptions{Source: "team", Metrics: metrics})
+	one.show(well())
+	two.show(well())
+	one.clear()
+	if n := testutil.CollectAndCount(metrics.size); n != 3 {
+		t.Errorf("%d sizes are left of the other source, want 3", n)
+	}
+	if n := testutil.CollectAndCount(metrics.quota); n != 1 {
+		t.Errorf("%d quotas are left of the other source, want 1", n)
 	}
 }
 
 // What a monitor tells: a change, once, in either direction.
 func TestMonitorTellsChanges(t *testing.T) {
 	log := &lines{}
-	m, err := NewMonitor(MonitorOptions{Registerer: prometheus.NewRegistry(), Logger: zerolog.New(log)})
+	metrics, err := NewMetrics(prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
+	m := NewMonitor(MonitorOptions{Metrics: metrics, Logger: zerolog.New(log)})
 	f := func(level Level, want int) {
 		t.Helper()
 		m.tell([]Finding{{Check: "space", Of: "a", Level: level, Message: "m"}, {Check: "space", Of: "b", Message: "well all the time"}})
