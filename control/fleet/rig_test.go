@@ -143,9 +143,9 @@ func put(c *etcdtest.Cluster, documents ...string) (revision int64) {
 // eventually waits until a condition holds.
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(40 * time.Second); !condition(); {
+	for deadline := time.Now().Add(60 * time.Second); !condition(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 40 s: %s", what)
+			t.Fatalf("not within a minute: %s", what)
 		}
 		tick()
 	}
