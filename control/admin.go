@@ -189,9 +189,15 @@ func (a *admin) livez(w http.ResponseWriter, r *http.Request) {
 func (a *admin) readyz(w http.ResponseWriter, r *http.Request) {
 	var checks []Check
 	if a.o.Status != nil {
-		policy := Check{Name: "policy", OK: a.o.Status().Revision > 0}
+		status := a.o.Status()
+		policy := Check{Name: "policy", OK: status.Revision > 0}
 		if !policy.OK {
 			policy.Missing = "no policy is applied yet"
+			for _, source := range status.Sources {
+				if source.Error != "" {
+					policy.Missing += fmt.Sprintf(", waiting for the source %s: %s", source.Name, source.Error)
+				}
+			}
 		}
 		checks = append(checks, policy)
 	}
