@@ -3,6 +3,7 @@ package control
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -59,13 +60,14 @@ func (b *mailbox) fetch() (map[*reading]Batch, bool) {
 
 // reading is a source and what it said last, decoded.
 type reading struct {
-	source string
-	named  string        // by which settings a Sidecar names it; empty: the command line does
-	run    *runningWith  // nil in tests of what it says
-	readAt time.Time     // zero: it has not said anything yet
-	known  bool          // it has been read once, so what is missing in files is missing in the source
-	files  []decodedFile // sorted by path
-	err    error         // the latest batch could not be read; files are those of the one before
+	source  string
+	named   string        // by which settings a Sidecar names it; empty: the command line does
+	leaving bool          // the Sidecar names it no more
+	run     *runningWith  // nil in tests of what it says
+	readAt  time.Time     // zero: it has not said anything yet
+	known   bool          // it has been read once, so what is missing in files is missing in the source
+	files   []decodedFile // sorted by path
+	err     error         // the latest batch could not be read; files are those of the one before
 
 	revision  int64 // of the batch; 0: the source has none
 	inForce   int64 // of the batch that was resolved and applied last
@@ -181,6 +183,12 @@ func decodeFile(source string, f File) decodedFile {
 		return d
 	}
 	docs, problems := policy.Decode(f.Path, f.Data)
+	if f.Kind != "" {
+		if d.Err = f.holds(docs, problems); d.Err != nil {
+			d.problems = []policy.Problem{{Origin: policy.Origin{File: f.Path}, Kind: f.Kind, Name: f.Name, Message: d.Err.Error()}}
+			return d
+		}
+	}
 	// Tests of policies may stand beside them. They are nothing that could be in force, good or bad.
 	docs = slices.DeleteFunc(docs, func(doc *policy.Document) bool { return doc.Kind == policy.KindPolicyTest })
 	d.problems = slices.DeleteFunc(problems, func(p policy.Problem) bool { return p.Kind == policy.KindPolicyTest })
@@ -188,4 +196,31 @@ func decodeFile(source string, f File) decodedFile {
 		d.objects = append(d.objects, object{doc: doc, digest: doc.Digest(), source: source, file: f.Path})
 	}
 	return d
+}
+
+// holds checks that what was decoded is the one document that the file must be, good or bad. A problem of a document counts as that
+// document.
+func (f *File) holds(docs []*policy.Document, problems []policy.Problem) error {
+	want := objectKey{f.Kind, f.Name}
+	found := make(map[objectKey]bool)
+	for _, doc := range docs {
+		found[objectKey{doc.Kind, doc.Name}] = true
+	}
+	for _, p := range problems {
+		if p.Name != "" {
+			found[objectKey{p.Kind, p.Name}] = true
+		}
+	}
+	switch {
+	case len(found) == 0 && len(problems) > 0:
+		return nil // the problems say what is wrong
+	case len(found) == 0:
+		return fmt.Errorf("no document is here, want %s %q; remove it with sidecar delete, or write it again", want.kind, want.name)
+	case len(found) > 1 || len(docs) > 1:
+		return fmt.Errorf("%d documents are here, want %s %q alone; write them with sidecar apply", max(len(found), len(docs)), want.kind, want.name)
+	case !found[want]:
+		got := sortedKeys(found)[0]
+		return fmt.Errorf("%s %q is here, want %s %q; write it with sidecar apply, which puts it where it belongs", got.kind, got.name, want.kind, want.name)
+	}
+	return nil
 }

@@ -44,6 +44,9 @@ type File struct {
 	// Path names the text in origins and problems.
 	Path string
 	Data []byte
+	// Kind and Name say which one document the text must be, so that it cannot pass for another. Empty: it has whatever it has.
+	Kind policy.Kind
+	Name string
 	// Err says why the text could not be read: its documents, and those of files below it, are kept, and Data is ignored.
 	Err error
 }

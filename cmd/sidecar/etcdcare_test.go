@@ -90,6 +90,11 @@ func TestFindingsLeadSomewhere(t *testing.T) {
 			t.Errorf("the page does not say what is looked at in %s", category)
 		}
 	}
+	for _, name := range []string{policiesPage, fleetPage, operationsPage} {
+		if _, err := os.Stat("../../" + name); err != nil {
+			t.Errorf("findings lead to a page that is not there: %v", err)
+		}
+	}
 	for _, heading := range []string{"What check looks at", "Space", "Corrupt", "Defragment"} {
 		if !strings.Contains(page, "\n## "+heading+"\n") {
 			t.Errorf("findings lead to %q, which the page does not have", heading)

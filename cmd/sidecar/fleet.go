@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"sync"
@@ -22,7 +23,7 @@ import (
 type fleets struct {
 	log     zerolog.Logger
 	metrics *fleet.Metrics
-	health  *care.Metrics // of the etcd clusters whose fleets this process coordinates
+	care    *care.Metrics // of the etcd that this process watches over, as the coordinator of a fleet there
 	started time.Time
 	host    string
 	version string
@@ -46,7 +47,7 @@ type place struct {
 func newFleets(log zerolog.Logger, reg prometheus.Registerer, started time.Time) (*fleets, error) {
 	metrics, err := fleet.NewMetrics(reg)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot register the metrics of the fleet: %w", err)
 	}
 	health, err := care.NewMetrics(reg)
 	if err != nil {
@@ -56,7 +57,7 @@ func newFleets(log zerolog.Logger, reg prometheus.Registerer, started time.Time)
 	if err != nil {
 		log.Warn().Err(err).Msg("the name of this host is not known; the fleet knows this sidecar by its admin address alone")
 	}
-	return &fleets{log: log, metrics: metrics, health: health, started: started, host: host, version: readBuild().Version, changed: make(chan struct{})}, nil
+	return &fleets{log: log, metrics: metrics, care: health, started: started, host: host, version: readBuild().Version, changed: make(chan struct{})}, nil
 }
 
 // serve says which service the process is for, now or from now on.
@@ -140,7 +141,7 @@ func (f *fleets) take(ctx context.Context, source string, client *etcd.Client, l
 		f.stay(stay, fleet.New(fleet.Options{
 			Client: client, Layout: layout, Source: source, Service: who.service, Host: f.host, Address: who.admin, Version: f.version,
 			Started: f.started, Logger: f.log, Metrics: f.metrics,
-			Coordinating: care.NewMonitor(care.MonitorOptions{Client: client, Source: source, Logger: f.log, Metrics: f.health}).Run,
+			Coordinating: care.NewMonitor(care.MonitorOptions{Client: client, Source: source, Logger: f.log, Metrics: f.care}).Run,
 		}), source)
 		leave()
 		waiting.Wait()

@@ -85,8 +85,8 @@ func TestFleetOfProcesses(t *testing.T) {
 		t.Errorf("/fleet:\n%s", got)
 	}
 	// whoever coordinates shows the health of etcd, and nobody else does
-	healthy := func(p process) bool {
-		n, err := testutil.GatherAndCount(p.registry, "weir_etcd_db_size_bytes")
+	healthy := func(f process) bool {
+		n, err := testutil.GatherAndCount(f.registry, "weir_etcd_db_size_bytes")
 		return err == nil && n == 1
 	}
 	for deadline := time.Now().Add(40 * time.Second); healthy(first) == healthy(second); <-time.After(10 * time.Millisecond) {

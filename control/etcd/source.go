@@ -4,16 +4,13 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"weir/control"
-	"weir/policy"
 )
 
 // SourceOptions say where documents are.
@@ -37,14 +34,7 @@ type SourceOptions struct {
 type Source struct {
 	o        SourceOptions
 	follower *Follower
-	files    map[string]file // by key, those of the latest view
-	garbled  []byte          // the latest record of a change that cannot be read
-}
-
-// file is what became of an item.
-type file struct {
-	item Item
-	file control.File
+	garbled  []byte // the latest record of a change that cannot be read
 }
 
 var (
@@ -127,23 +117,16 @@ func (s *Source) Run(ctx context.Context, update func(control.Batch)) error {
 	}
 }
 
-// batch makes files of a view. Those whose items did not change are taken over.
+// batch makes files of a view.
 func (s *Source) batch(v View) control.Batch {
 	b := control.Batch{Revision: v.Revision, Files: make([]control.File, 0, len(v.Items))}
-	files := make(map[string]file, len(v.Items))
 	for _, item := range v.Items {
 		if item.Key == s.o.Layout.Change() {
 			b.ConfirmedRemovals = s.confirmed(item.Value)
 			continue
 		}
-		f, ok := s.files[item.Key]
-		if !ok || f.item.Modified != item.Modified || !bytes.Equal(f.item.Value, item.Value) {
-			f = file{item, fileOf(s.o.Name, s.o.Layout, item)}
-		}
-		files[item.Key] = f
-		b.Files = append(b.Files, f.file)
+		b.Files = append(b.Files, fileOf(s.o.Name, s.o.Layout, item))
 	}
-	s.files = files
 	return b
 }
 
@@ -161,49 +144,9 @@ func (s *Source) confirmed(record []byte) int64 {
 	return 0
 }
 
-// fileOf is an item as a file. One that holds something else than its key says is an error of its own, so that it cannot pass for the
-// document it names.
+// fileOf is an item as a file. Its key says which document it must be.
 func fileOf(source string, layout Layout, item Item) control.File {
 	f := control.File{Path: source + ":" + strings.TrimPrefix(item.Key, layout.Policy()), Data: item.Value}
-	kind, name, err := layout.DocumentOf(item.Key)
-	if err == nil {
-		err = holds(f, kind, name, layout)
-	}
-	if err != nil {
-		return control.File{Path: f.Path, Err: err}
-	}
+	f.Kind, f.Name, f.Err = layout.DocumentOf(item.Key)
 	return f
-}
-
-// holds checks that a file holds one document, of a kind and a name.
-func holds(f control.File, kind policy.Kind, name string, layout Layout) error {
-	if len(bytes.TrimSpace(f.Data)) == 0 {
-		return errors.New("the value is empty; remove the document with sidecar delete, or write it again")
-	}
-	docs, problems := policy.Decode(f.Path, f.Data)
-	type id struct {
-		kind policy.Kind
-		name string
-	}
-	var ids []id
-	for _, d := range docs {
-		ids = append(ids, id{d.Kind, d.Name})
-	}
-	for _, p := range problems {
-		if p.Name != "" && !slices.Contains(ids, id{p.Kind, p.Name}) {
-			ids = append(ids, id{p.Kind, p.Name})
-		}
-	}
-	switch {
-	case len(ids) == 0 && len(problems) > 0:
-		return nil // whoever decodes it says what is wrong
-	case len(ids) == 0:
-		return errors.New("the value has no document; remove it with sidecar delete, or write it again")
-	case len(ids) > 1:
-		return fmt.Errorf("the value has %d documents, want one to a key; write them with sidecar apply", len(ids))
-	case ids[0] != id{kind, name}:
-		return fmt.Errorf("the value is %s %q, want %s %q as the key says; write it with sidecar apply, which puts it at %s",
-			ids[0].kind, ids[0].name, kind, name, layout.Document(ids[0].kind, ids[0].name))
-	}
-	return nil
 }

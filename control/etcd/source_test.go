@@ -31,43 +31,17 @@ const backendText = "apiVersion: weir.dev/v1alpha1\nkind: Backend\nmetadata: {na
 
 func TestFileOf(t *testing.T) {
 	layout := LayoutAt("/weir")
-	f := func(key, value, path, problem string) {
+	f := func(key, want string) {
 		t.Helper()
-		got := fileOf("platform", layout, Item{Key: key, Value: []byte(value)})
-		text := ""
-		if got.Err != nil {
-			text = got.Err.Error()
-		}
-		if got.Path != path || text != problem {
-			t.Errorf("got %s: %s\nwant %s: %s", got.Path, text, path, problem)
-		}
-		if problem == "" && string(got.Data) != value {
-			t.Errorf("the text has become %q", got.Data)
+		got := fileOf("platform", layout, Item{Key: key, Value: []byte("x")})
+		if text := fmt.Sprintf("%s %s %s %v", got.Path, got.Kind, got.Name, got.Err); text != want || string(got.Data) != "x" {
+			t.Errorf("got  %s\nwant %s", text, want)
 		}
 	}
-	gold := layout.Document(policy.KindTenantPolicy, "gold")
-	f(gold, document("gold", 5), "platform:TenantPolicy/gold", "")
-	f(gold, "# a comment\n"+document("gold", 5), "platform:TenantPolicy/gold", "")
-	// What does not decode is told by who decodes it, with the line.
-	f(gold, strings.Replace(document("gold", 5), "requests", "request", 1), "platform:TenantPolicy/gold", "")
-	f(gold, "a: [", "platform:TenantPolicy/gold", "")
-	// Something else than the key says.
-	f(gold, document("silver", 5), "platform:TenantPolicy/gold",
-		`the value is TenantPolicy "silver", want TenantPolicy "gold" as the key says; write it with sidecar apply, which puts it at /weir/v1/policy/TenantPolicy/silver`)
-	f(layout.Document(policy.KindRoute, "gold"), document("gold", 5), "platform:Route/gold",
-		`the value is TenantPolicy "gold", want Route "gold" as the key says; write it with sidecar apply, which puts it at /weir/v1/policy/TenantPolicy/gold`)
-	// A broken document of another name must not pass for that one.
-	f(gold, strings.Replace(document("silver", 5), "requests", "request", 1), "platform:TenantPolicy/gold",
-		`the value is TenantPolicy "silver", want TenantPolicy "gold" as the key says; write it with sidecar apply, which puts it at /weir/v1/policy/TenantPolicy/silver`)
-	// Several, and none.
-	f(gold, document("gold", 5)+"---\n"+document("silver", 5), "platform:TenantPolicy/gold",
-		"the value has 2 documents, want one to a key; write them with sidecar apply")
-	f(gold, " \n", "platform:TenantPolicy/gold", "the value is empty; remove the document with sidecar delete, or write it again")
-	f(gold, "# nothing\n", "platform:TenantPolicy/gold", "the value has no document; remove it with sidecar delete, or write it again")
+	f(layout.Document(policy.KindTenantPolicy, "gold"), "platform:TenantPolicy/gold TenantPolicy gold <nil>")
 	// Keys that somebody made by hand.
-	f(layout.Policy()+"gold", document("gold", 5), "platform:gold", "the key /weir/v1/policy/gold is not of a document, want /weir/v1/policy/KIND/NAME")
-	f(gold+"/x", document("gold", 5), "platform:TenantPolicy/gold/x",
-		"the key /weir/v1/policy/TenantPolicy/gold/x is not of a document, want /weir/v1/policy/KIND/NAME")
+	f(layout.Policy()+"gold", "platform:gold   the key /weir/v1/policy/gold is not of a document, want /weir/v1/policy/KIND/NAME")
+	f(layout.Policy()+"TenantPolicy/gold/x", "platform:TenantPolicy/gold/x   the key /weir/v1/policy/TenantPolicy/gold/x is not of a document, want /weir/v1/policy/KIND/NAME")
 }
 
 // sourced is a source that runs, and what it said.
@@ -304,8 +278,8 @@ func TestBadDocumentIsIsolated(t *testing.T) {
 	}
 	f(strings.Replace(document("gold", 5), "requests", "request", 1), `spec.limits[0].request: unknown field`)
 	f("{", "platform:TenantPolicy/gold:1:")
-	f("", "platform:TenantPolicy/gold: cannot read: the value is empty")
-	f(document("silver", 1), `platform:TenantPolicy/gold: cannot read: the value is TenantPolicy "silver", want TenantPolicy "gold"`)
+	f("", "platform:TenantPolicy/gold: the file is empty")
+	f(document("silver", 1), `platform:TenantPolicy/gold: TenantPolicy "silver" is here, want TenantPolicy "gold"`)
 	f(strings.Replace(document("gold", 5), "limits:\n", "backend: nowhere\n  limits:\n", 1), `no Backend is named "nowhere"`)
 	// A good one again.
 	cluster.Put(key("gold"), document("gold", 9))

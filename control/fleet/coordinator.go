@@ -106,7 +106,6 @@ func (f *Fleet) coordinate(ctx context.Context, term int64) {
 	f.elected(f.id())
 	f.log.Info().Int64("term", term).Msg("elected as coordinator of the fleet")
 	defer f.log.Info().Int64("term", term).Msg("no longer coordinator of the fleet")
-	defer f.gauges.depose()
 
 	members, documents := make(chan etcd.View, 1), make(chan etcd.View, 1)
 	var following sync.WaitGroup
@@ -121,6 +120,7 @@ func (f *Fleet) coordinate(ctx context.Context, term int64) {
 		following.Go(func() { f.o.Coordinating(ctx) })
 	}
 	defer following.Wait()
+	defer f.gauges.depose()
 	defer deposed()
 
 	r := roster{layout: f.o.Layout, decoded: make(map[string]decoded)}

@@ -34,7 +34,12 @@ func open(t testing.TB, endpoints ...string) *etcd.Client {
 
 func openAs(t testing.TB, user, passwordFile string, endpoints ...string) *etcd.Client {
 	t.Helper()
-	c, err := etcd.Open(etcd.Options{Endpoints: endpoints, Timeout: time.Second, Username: user, PasswordFile: passwordFile})
+	return openWith(t, etcd.Options{Endpoints: endpoints, Timeout: time.Second, Username: user, PasswordFile: passwordFile})
+}
+
+func openWith(t testing.TB, o etcd.Options) *etcd.Client {
+	t.Helper()
+	c, err := etcd.Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,6 +58,12 @@ type sidecar struct {
 
 // join joins the fleet of orders, as the sidecar of that host.
 func join(t testing.TB, c *etcd.Client, host string) *sidecar {
+	t.Helper()
+	return joinFor(t, c, host, ttl)
+}
+
+// joinFor is join with a time to live.
+func joinFor(t testing.TB, c *etcd.Client, host string, ttl time.Duration) *sidecar {
 	t.Helper()
 	s := &sidecar{registry: prometheus.NewRegistry(), log: &logBuffer{}}
 	metrics, err := NewMetrics(s.registry)
@@ -132,9 +143,9 @@ func put(c *etcdtest.Cluster, documents ...string) (revision int64) {
 // eventually waits until a condition holds.
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(40 * time.Second); !condition(); {
+	for deadline := time.Now().Add(60 * time.Second); !condition(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 40 s: %s", what)
+			t.Fatalf("not within a minute: %s", what)
 		}
 		tick()
 	}
