@@ -9,6 +9,7 @@ FUZZTIME    ?= 30s
 BENCH       ?= .
 RUNS        ?= 5
 BIG         ?= 10
+OUTAGE      ?= 10m
 IMAGE       ?= weir
 BUILDER     ?= $(firstword $(foreach b,docker podman buildah,$(if $(shell command -v $(b)),$(b))))
 BUILD_IMAGE ?= golang:1.26
@@ -53,6 +54,10 @@ peers: ## Compare our bucket with others', as medians of RUNS runs
 .PHONY: big
 big: ## Move a body of BIG GiB each way in constant memory
 	$(GO) test -run '^$$' -bench BigBody -benchtime 1x -timeout 1h ./proxy -args -big $(BIG)
+
+.PHONY: outage
+outage: ## Cut, stall and restart etcd under load for OUTAGE, and show what became of requests and returns
+	$(GO) test -run '^TestOutageUnderLoad$$' -count 1 -timeout 1h -v ./cmd/sidecar -args -outage $(OUTAGE)
 
 .PHONY: start
 start: ## Measure the start of the real binary, its idle memory and its size

@@ -58,6 +58,9 @@ func TestExamplesAreValid(t *testing.T) {
 	for name, page := range guides(t) {
 		for _, m := range yamlBlock.FindAllStringSubmatch(page, -1) {
 			text := m[1]
+			if strings.HasPrefix(text, "apiVersion:") && !strings.HasPrefix(text, "apiVersion: weir.dev/") {
+				continue // of Kubernetes; the commands in them are checked where the command line is known
+			}
 			if strings.HasPrefix(text, "spec:") {
 				text = "apiVersion: weir.dev/v1alpha1\nkind: Sidecar\nmetadata: {name: example}\n" + text
 			}

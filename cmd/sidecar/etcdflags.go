@@ -83,6 +83,13 @@ func (e *etcdFlags) options() etcd.Options {
 	return etcd.Options{Endpoints: e.endpoints, TLS: e.tls, Username: e.username, PasswordFile: e.passwordFile, Timeout: e.timeout}
 }
 
+// eager are the options of a command that looks at each member by itself, and that somebody waits for.
+func (e *etcdFlags) eager() etcd.Options {
+	o := e.options()
+	o.Eager = true
+	return o
+}
+
 // layout is where things lie in the cluster.
 func (e *etcdFlags) layout() etcd.Layout { return etcd.LayoutAt(e.prefix) }
 

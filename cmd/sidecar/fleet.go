@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"weir/control"
 	"weir/control/etcd"
+	"weir/control/etcd/care"
 	"weir/control/fleet"
 )
 
@@ -21,6 +23,7 @@ import (
 type fleets struct {
 	log     zerolog.Logger
 	metrics *fleet.Metrics
+	care    *care.Metrics // of the etcd that this process watches over, as the coordinator of a fleet there
 	started time.Time
 	host    string
 	version string
@@ -44,13 +47,17 @@ type place struct {
 func newFleets(log zerolog.Logger, reg prometheus.Registerer, started time.Time) (*fleets, error) {
 	metrics, err := fleet.NewMetrics(reg)
 	if err != nil {
+		return nil, fmt.Errorf("cannot register the metrics of the fleet: %w", err)
+	}
+	health, err := care.NewMetrics(reg)
+	if err != nil {
 		return nil, err
 	}
 	host, err := os.Hostname()
 	if err != nil {
 		log.Warn().Err(err).Msg("the name of this host is not known; the fleet knows this sidecar by its admin address alone")
 	}
-	return &fleets{log: log, metrics: metrics, started: started, host: host, version: readBuild().Version, changed: make(chan struct{})}, nil
+	return &fleets{log: log, metrics: metrics, care: health, started: started, host: host, version: readBuild().Version, changed: make(chan struct{})}, nil
 }
 
 // serve says which service the process is for, now or from now on.
@@ -134,6 +141,7 @@ func (f *fleets) take(ctx context.Context, source string, client *etcd.Client, l
 		f.stay(stay, fleet.New(fleet.Options{
 			Client: client, Layout: layout, Source: source, Service: who.service, Host: f.host, Address: who.admin, Version: f.version,
 			Started: f.started, Logger: f.log, Metrics: f.metrics,
+			Coordinating: care.NewMonitor(care.MonitorOptions{Client: client, Source: source, Logger: f.log, Metrics: f.care}).Run,
 		}), source)
 		leave()
 		waiting.Wait()

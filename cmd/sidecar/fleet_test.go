@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
 
 	"weir/control"
@@ -31,11 +34,13 @@ func TestFleetOfProcesses(t *testing.T) {
 	revision := cluster.Put(layout.Document("Backend", "orders"), "kind: Backend")
 	type process struct {
 		*fleets
-		stop func()
+		registry *prometheus.Registry
+		stop     func()
 	}
 	start := func() process {
 		t.Helper()
-		f, err := newFleets(zerolog.Nop(), prometheus.NewRegistry(), time.Now())
+		registry := prometheus.NewRegistry()
+		f, err := newFleets(zerolog.Nop(), registry, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -46,7 +51,7 @@ func TestFleetOfProcesses(t *testing.T) {
 		t.Cleanup(stop)
 		f.report(control.Status{Hash: "h", Sources: []control.SourceStatus{{Name: "platform", Revision: revision, Healthy: true}},
 			Objects: []control.Object{{Kind: "Backend", Name: "orders", State: control.Applied, Source: "platform", Text: "kind: Backend\n"}}})
-		return process{f, stop}
+		return process{f, registry, stop}
 	}
 	first, second := start(), start()
 	if seen := first.look(context.Background()); len(seen) != 0 {
@@ -79,13 +84,73 @@ func TestFleetOfProcesses(t *testing.T) {
 		!strings.Contains(got, "127.0.0.1:2") || strings.Count(got, "this one") != 1 {
 		t.Errorf("/fleet:\n%s", got)
 	}
+	// whoever coordinates shows the health of etcd, and nobody else does
+	healthy := func(f process) bool {
+		n, err := testutil.GatherAndCount(f.registry, "weir_etcd_db_size_bytes")
+		return err == nil && n == 1
+	}
+	for deadline := time.Now().Add(40 * time.Second); healthy(first) == healthy(second); <-time.After(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("shown by both, or by none: %v", healthy(first))
+		}
+	}
 	second.serve("carts")
 	there("carts", 1)
 	there("orders", 1)
 	first.stop()
 	second.stop()
 	there("", 0)
+	if healthy(first) || healthy(second) {
+		t.Error("the health of etcd is shown by those that have left")
+	}
 	if seen := first.look(context.Background()); len(seen) != 0 {
 		t.Errorf("after it has left: %+v", seen)
+	}
+}
+
+// Three sidecars as processes: each shows all of them, a change is acknowledged by all, a document that cannot be is named, and one that
+// is paused or leaves is missed.
+func TestFleet(t *testing.T) {
+	s, service := newStore(t), newService(t, hello)
+	s.limit("acme", 2)
+	var all []*running
+	for range 3 {
+		all = append(all, launch(t, documentsFor(service.address()), with("--etcd", s.url())))
+	}
+	show := func(text string, who ...*running) {
+		t.Helper()
+		for _, p := range who {
+			p.shows("/fleet", text)
+		}
+	}
+	show("3 of 3 in sync", all...)
+	show(fmt.Sprintf("fleet orders, by source etcd: 3 of 3 in sync at revision %d\n", s.limit("acme", 20)), all...)
+	s.Put(keyOf("TenantPolicy", "acme"), "apiVersion: weir.dev/v1alpha1\nkind: TenantPolicy\nmetadata: {name: acme}\nspec: {limits: 3}\n")
+	show("3 drifted", all...)
+	show(": it runs the last good version of TenantPolicy acme\n", all...)
+	s.limit("acme", 30)
+	show("3 of 3 in sync", all...)
+
+	// The coordinator stands still: it is taken for gone, and another one counts. It comes back with a new lease, and not into its office.
+	coordinates := func(p *running) bool { return p.metric("weir_fleet_coordinator") == 1 }
+	until(t, "one coordinates", func() bool { return slices.ContainsFunc(all, coordinates) })
+	paused := all[slices.IndexFunc(all, coordinates)]
+	others := slices.DeleteFunc(slices.Clone(all), func(p *running) bool { return p == paused })
+	paused.signal(syscall.SIGSTOP)
+	until(t, "another one coordinates", func() bool { return slices.ContainsFunc(others, coordinates) })
+	show("2 of 2 in sync", others...)
+	paused.signal(syscall.SIGCONT)
+	paused.says("not registered with the fleet; requests are served as before, and it tries again")
+	show("3 of 3 in sync", all...)
+	if got := paused.metric("weir_fleet_registered"); coordinates(paused) || got != 1 {
+		t.Errorf("it coordinates %v, is registered %v", coordinates(paused), got)
+	}
+	until(t, "the coordinator counts three", func() bool {
+		return others[0].metric("weir_fleet_members", `state="in_sync"`)+others[1].metric("weir_fleet_members", `state="in_sync"`) == 3
+	})
+	paused.stops()
+	show("2 of 2 in sync", others...)
+	for _, p := range others {
+		p.stops()
 	}
 }

@@ -30,7 +30,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(checked{m}, map[string]func(){"sidecar": main, "drippers": dripUntilKilled})
+	testscript.Main(checked{m}, map[string]func(){"sidecar": main, "drippers": dripUntilKilled, "etcd-member": etcdUntilKilled})
 }
 
 // checked runs the tests and fails when a goroutine outlives them.

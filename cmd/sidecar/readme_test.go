@@ -209,7 +209,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 		// or TLS.
 		sometimes := slices.Contains([]string{"weir_limit_bytes_total", "weir_shadow_verdicts_total", "weir_upstream_dns_failures_total",
 			"weir_backend_capacity", "weir_queue_length", "weir_queue_dropped_total"}, name) || strings.HasPrefix(name, "weir_tls_") || strings.HasPrefix(name, "weir_breaker_") ||
-			strings.HasPrefix(name, "weir_fleet_") // with a policy source in etcd
+			strings.HasPrefix(name, "weir_fleet_") || strings.HasPrefix(name, "weir_etcd_") // with a policy source in etcd
 		if !exist[name] && !sometimes {
 			t.Errorf("docs/metrics.md has %s, but the sidecar does not", name)
 		}

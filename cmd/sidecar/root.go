@@ -37,7 +37,8 @@ Exit codes: 0 fine, 1 failed at run time, 2 wrong usage, 3 invalid documents.`,
   sidecar test policies/                                  run their unit tests
   sidecar explain TenantPolicy.spec.limits                what a field means
   sidecar why --tenant acme --path /pay                   why a request is refused
-  sidecar apply -f policies/ --etcd http://127.0.0.1:2379 put documents into etcd, for all sidecars`,
+  sidecar apply -f policies/ --etcd http://127.0.0.1:2379 put documents into etcd, for all sidecars
+  sidecar check --etcd http://127.0.0.1:2379              what stands between here and a fleet`,
 		Version:            readBuild().Version,
 		SilenceErrors:      true,
 		SilenceUsage:       true,
@@ -64,6 +65,8 @@ Exit codes: 0 fine, 1 failed at run time, 2 wrong usage, 3 invalid documents.`,
 		c.historyCommand(),
 		c.rollbackCommand(),
 		c.exportCommand(),
+		c.checkCommand(),
+		c.etcdDefragCommand(),
 		c.demoCommand(),
 		c.versionCommand(),
 	)

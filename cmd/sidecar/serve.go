@@ -20,6 +20,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"weir/control"
+	"weir/control/etcd"
 	"weir/control/file"
 	"weir/policy"
 	"weir/proxy"
@@ -36,11 +37,15 @@ type process struct {
 	logger   zerolog.Logger
 	registry *prometheus.Registry
 	access   *accessLogFile
-	files    *file.Source // nil without files
+	files    *file.Source  // watches the files that documents are in, or depend on
+	etcd     *etcd.Metrics // of the sources that are read from etcd
 	fleets   *fleets
 	manager  *control.Manager
-	proxy    *proxy.Proxy // made with the first snapshot, whose bounds it keeps
-	serving  sync.WaitGroup
+	watching sync.WaitGroup
+	// stopWaiting closes the admin port that is open while the start waits for etcd.
+	stopWaiting func()
+	proxy       *proxy.Proxy // made with the first snapshot, whose bounds it keeps
+	serving     sync.WaitGroup
 }
 
 // runSidecar runs a sidecar until ctx ends or the admin port is told to drain, then lets requests in flight end. Everything
@@ -52,13 +57,12 @@ func runSidecar(ctx context.Context, o runOptions, stdout, stderr io.Writer) err
 	}
 	defer p.access.close(p.logger)
 	watching, stopWatching := context.WithCancel(context.Background())
-	defer func() { stopWatching(); p.manager.Wait() }()
-	if err := p.manager.Start(watching, p.source()); err != nil {
-		var invalid *control.InvalidError
-		if errors.As(err, &invalid) {
-			return explainInvalid(stderr, invalid.Problems)
-		}
+	defer func() { stopWatching(); p.manager.Wait(); p.watching.Wait() }()
+	if err := p.startPolicy(ctx, watching); err != nil {
 		return err
+	}
+	if p.proxy == nil {
+		return nil // told to end while it waited for etcd
 	}
 	settings, err := listenSettings(o.listen, p.proxy.Snapshot().Sidecar.Listeners)
 	if err != nil {
@@ -86,7 +90,7 @@ func newProcess(o runOptions, stdout, stderr io.Writer) (*process, error) {
 	p := &process{
 		options: o, started: time.Now(), clock: proxy.SystemClock(), stdout: stdout, stderr: stderr, level: level,
 		logger:   zerolog.New(level.Writer(zerolog.SyncWriter(stderr))).With().Timestamp().Logger(),
-		registry: prometheus.NewRegistry(),
+		registry: prometheus.NewRegistry(), stopWaiting: func() {},
 	}
 	p.access = newAccessLogFile(stdout, stderr)
 	p.limitMemory()
@@ -96,14 +100,21 @@ func newProcess(o runOptions, stdout, stderr io.Writer) (*process, error) {
 	if p.fleets, err = newFleets(p.logger, p.registry, p.started); err != nil {
 		return nil, err
 	}
+	if p.etcd, err = etcd.NewMetrics(p.registry); err != nil {
+		return nil, err
+	}
+	p.files = file.New(file.Options{Paths: o.files, Logger: p.logger})
 	p.manager, err = control.NewManager(control.Options{
-		Logger:     p.logger,
-		Registerer: p.registry,
-		Compile:    policy.CompileOptions{Service: o.service},
-		Apply:      p.apply,
-		LastGood:   o.lastGood,
-		WatchFiles: p.watch,
-		OnStatus:   p.fleets.report,
+		Logger:       p.logger,
+		Registerer:   p.registry,
+		Compile:      policy.CompileOptions{Service: o.service},
+		Apply:        p.apply,
+		LastGood:     o.lastGood,
+		WatchFiles:   p.files.Watch,
+		Sources:      p.namedSources,
+		AwaitSources: o.alone == withoutEtcdWait,
+		OnWait:       p.wait,
+		OnStatus:     p.fleets.report,
 	})
 	return p, err
 }
@@ -131,26 +142,6 @@ func (p *process) registerProcess() error {
 		}
 	}
 	return nil
-}
-
-// source is where the documents come from: the command line itself, or files.
-func (p *process) source() control.Source {
-	if p.options.backend == "" {
-		p.files = file.New(file.Options{Paths: p.options.files, Logger: p.logger})
-		return p.files
-	}
-	text, err := policy.QuickstartYAML(p.options.quickstart())
-	if err != nil {
-		panic("BUG: options were not checked: " + err.Error())
-	}
-	return control.Static(policy.CommandLine, control.File{Path: policy.CommandLine, Data: []byte(text)})
-}
-
-// watch has the files watched that the documents depend on.
-func (p *process) watch(paths []string) {
-	if p.files != nil {
-		p.files.Watch(paths)
-	}
 }
 
 // apply puts a snapshot in force.

@@ -33,7 +33,10 @@ type Options struct {
 	// KeepAlive is the time without a sign of life after which the connection is probed; a probe may go unanswered for half of it.
 	// 0 means 10 s, which is also the least that gRPC takes.
 	KeepAlive time.Duration
-	Logger    zerolog.Logger
+	// Eager connects at once, each time, as is right for a command that somebody waits for. Otherwise connections after the first to
+	// each member are spread over half a second, since thousands of sidecars lose theirs together.
+	Eager  bool
+	Logger zerolog.Logger
 }
 
 // TLSFiles are files in PEM, read again for each connection.
@@ -69,7 +72,7 @@ func Open(o Options) (*Client, error) {
 	if len(o.Endpoints) == 0 {
 		return nil, errors.New("cannot reach etcd: no endpoint is given, want URLs as in http://127.0.0.1:2379")
 	}
-	c := &Client{o: o, line: &line{members: len(o.Endpoints)}}
+	c := &Client{o: o, line: &line{members: len(o.Endpoints), eager: o.Eager}}
 	made, err := c.connect()
 	if err != nil {
 		return nil, err

@@ -38,7 +38,8 @@ func redial() grpc.DialOption {
 
 // line is the way to the members. It remembers why there is none: etcd's client only says that time has run out.
 type line struct {
-	members int // the number of endpoints
+	members int  // the number of endpoints
+	eager   bool // later connections are made at once, too
 
 	mu      sync.Mutex
 	dials   int
@@ -50,7 +51,7 @@ type line struct {
 func (l *line) dial(ctx context.Context, address string) (net.Conn, error) {
 	l.mu.Lock()
 	l.dials++
-	again := l.dials > l.members
+	again := l.dials > l.members && !l.eager
 	l.mu.Unlock()
 	if again {
 		select {

@@ -70,3 +70,12 @@ func (f TLSFiles) config() (*tls.Config, error) {
 	}
 	return config, nil
 }
+
+// TLSConfig is what the members are shown and asked for, with the files as they are now; nil when the endpoints are not https.
+func (o Options) TLSConfig() (*tls.Config, error) {
+	secure, err := (&Client{o: o}).secure()
+	if err != nil || !secure {
+		return nil, err
+	}
+	return o.TLS.config()
+}

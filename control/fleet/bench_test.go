@@ -19,10 +19,10 @@ func BenchmarkAcknowledge(b *testing.B) {
 	for _, size := range []int{50, 200, 1000} {
 		b.Run(fmt.Sprintf("members=%d", size), func(b *testing.B) {
 			cluster := etcdtest.Start(b, etcdtest.Options{})
-			c := open(b, cluster.Endpoint(0))
+			c := openWith(b, etcd.Options{Endpoints: cluster.Endpoints(), Timeout: 20 * time.Second})
 			sidecars := make([]*sidecar, size)
 			for i := range sidecars {
-				sidecars[i] = join(b, c, fmt.Sprintf("web-%d", i))
+				sidecars[i] = joinFor(b, c, fmt.Sprintf("web-%d", i), 15*time.Second)
 			}
 			eventually(b, "all know how many they are", func() bool {
 				return !slices.ContainsFunc(sidecars, func(s *sidecar) bool { return int(s.size.Load()) < size*9/10 }) && len(members(b, c)) == size

@@ -21,13 +21,7 @@ type Office struct {
 	Members int    `json:"members"`
 }
 
-// meet learns who coordinates and how large the fleet is.
-func (f *Fleet) meet(ctx context.Context) error {
-	_, err := f.incumbent(ctx)
-	return err
-}
-
-// incumbent reads the coordinator's key. The item has no key when there is no coordinator.
+// incumbent reads the coordinator's key, and learns who coordinates and how large the fleet is. The item has no key when there is no coordinator.
 func (f *Fleet) incumbent(ctx context.Context) (etcd.Item, error) {
 	key := coordinatorKey(f.o.Layout, f.o.Service)
 	call, cancel := f.o.Client.Call(ctx)
@@ -83,15 +77,15 @@ func (f *Fleet) stand(ctx context.Context, lease clientv3.LeaseID) (term int64, 
 	defer cancel()
 	answer, err := f.o.Client.Etcd().Txn(call).
 		If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).
-		Then(clientv3.OpPut(key, f.office(int(f.size.Load())), clientv3.WithLease(lease))).Commit()
+		Then(clientv3.OpPut(key, Office{f.id(), int(f.size.Load())}.encode(), clientv3.WithLease(lease))).Commit()
 	if err != nil || !answer.Succeeded {
 		return 0, err
 	}
 	return answer.Header.Revision, nil
 }
 
-func (f *Fleet) office(members int) string {
-	data, err := json.Marshal(Office{ID: f.id(), Members: members})
+func (o Office) encode() string {
+	data, err := json.Marshal(o)
 	if err != nil {
 		panic("BUG: cannot encode an office: " + err.Error())
 	}
@@ -112,7 +106,6 @@ func (f *Fleet) coordinate(ctx context.Context, term int64) {
 	f.elected(f.id())
 	f.log.Info().Int64("term", term).Msg("elected as coordinator of the fleet")
 	defer f.log.Info().Int64("term", term).Msg("no longer coordinator of the fleet")
-	defer f.gauges.depose()
 
 	members, documents := make(chan etcd.View, 1), make(chan etcd.View, 1)
 	var following sync.WaitGroup
@@ -123,13 +116,17 @@ func (f *Fleet) coordinate(ctx context.Context, term int64) {
 			_ = follower.Run(ctx, func(v etcd.View) { replace(views, v) }, func(error) {})
 		})
 	}
+	if f.o.Coordinating != nil {
+		following.Go(func() { f.o.Coordinating(ctx) })
+	}
 	defer following.Wait()
+	defer f.gauges.depose()
 	defer deposed()
 
 	r := roster{layout: f.o.Layout, decoded: make(map[string]decoded)}
 	check := time.NewTicker(max(f.o.TTL/3, time.Millisecond))
 	defer check.Stop()
-	told := 0
+	var told Office
 	for {
 		select {
 		case <-ctx.Done():
@@ -160,12 +157,12 @@ func (f *Fleet) coordinate(ctx context.Context, term int64) {
 	}
 }
 
-// hold makes sure that the office is still ours, and lets the members know how large the fleet is when that has changed by a tenth.
-func (f *Fleet) hold(ctx context.Context, term int64, told *int, members int) (held bool, err error) {
-	key := coordinatorKey(f.o.Layout, f.o.Service)
+// hold makes sure that the office is still ours. When the fleet has grown or shrunk by a tenth, it lets the members know.
+func (f *Fleet) hold(ctx context.Context, term int64, told *Office, members int) (held bool, err error) {
+	key, now := coordinatorKey(f.o.Layout, f.o.Service), Office{f.id(), members}
 	var news []clientv3.Op
-	if 10*max(members-*told, *told-members) > *told {
-		news = append(news, clientv3.OpPut(key, f.office(members), clientv3.WithIgnoreLease()))
+	if now.ID != told.ID || 10*max(members-told.Members, told.Members-members) > told.Members {
+		news = append(news, clientv3.OpPut(key, now.encode(), clientv3.WithIgnoreLease()))
 	}
 	call, cancel := f.o.Client.Call(ctx)
 	defer cancel()
@@ -174,7 +171,7 @@ func (f *Fleet) hold(ctx context.Context, term int64, told *int, members int) (h
 		return false, err
 	}
 	if len(news) > 0 && answer.Succeeded {
-		*told = members
+		*told = now
 	}
 	return answer.Succeeded, nil
 }

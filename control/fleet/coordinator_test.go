@@ -54,6 +54,7 @@ func TestCoordinatorVanishes(t *testing.T) {
 	}
 	first := elects(t, "one is elected", sidecars, -1)
 	eventually(t, "it counts all", func() bool { return sidecars[first].counted(t) == [3]float64{5, 0, 0} })
+	eventually(t, "it does what only one does", func() bool { return sidecars[first].extra.Load() })
 
 	relays[first].Stall()
 	second := elects(t, "another one is elected", sidecars, first)

@@ -29,6 +29,9 @@ type Options struct {
 	TTL     time.Duration
 	Logger  zerolog.Logger
 	Metrics *Metrics
+	// Coordinating, if set, is called with each office that this sidecar is elected into: to do what one is enough for. It must return
+	// when its context is done.
+	Coordinating func(context.Context)
 }
 
 // refresh is how long a record may stand without being written again, so that one that somebody has deleted comes back.
@@ -98,60 +101,68 @@ func (f *Fleet) Run(ctx context.Context) {
 	s.run(ctx, f.live)
 }
 
-// live is what a member does while it has a lease.
+// live is what a member does while it has a lease. It gives up when the record cannot be written at first.
 func (f *Fleet) live(ctx context.Context, lease clientv3.LeaseID) error {
-	if err := f.meet(ctx); err != nil { // so that its size is known before the first write
+	if _, err := f.incumbent(ctx); err != nil { // so that the size of the fleet is known before the first write
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var campaign sync.WaitGroup
-	campaign.Go(func() { f.campaign(ctx, lease) })
-	defer campaign.Wait()
-	defer cancel()
-	return f.publish(ctx, lease)
-}
-
-// publish writes the record whenever it changes, for as long as the lease lives. It gives up when the record cannot be written at first.
-func (f *Fleet) publish(ctx context.Context, lease clientv3.LeaseID) error {
-	claim := claim{f: f, lease: lease, id: f.naturalID()}
 	if !pause(ctx, f.shortly()) {
 		return nil
 	}
-	var last time.Time
-	for backoff := (retry{least: leastPace, most: f.o.TTL}); ; {
-		select { // what is written next has it
-		case <-f.changed:
-		default:
-		}
-		err := claim.write(ctx)
-		wait := refresh - fraction(refresh/10)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil && last.IsZero():
-			return err
-		case err != nil:
-			f.registration.failed(err)
-			wait = backoff.next()
-		default:
-			backoff.reset()
-			f.registration.ok(claim.id)
-			last = time.Now()
-		}
+	c := claim{f: f, lease: lease, id: f.naturalID()}
+	f.take()
+	if err := c.write(ctx); err != nil {
+		return err
+	}
+	f.registration.ok(c.id)
+	var campaign sync.WaitGroup
+	campaign.Go(func() { f.campaign(ctx, lease) }) // not earlier: only now its ID is its own
+	defer campaign.Wait()
+	f.publish(ctx, &c)
+	return nil
+}
+
+// publish writes the record whenever it changes, until ctx is done.
+func (f *Fleet) publish(ctx context.Context, c *claim) {
+	backoff := retry{least: leastPace, most: f.o.TTL}
+	last, wait := time.Now(), refreshed()
+	for {
 		due := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 			due.Stop()
-			return nil
+			return
 		case <-due.C:
-			continue
 		case <-f.changed:
 			due.Stop()
+			if !pause(ctx, max(f.shortly(), pace(int(f.size.Load()))-time.Since(last))) {
+				return
+			}
 		}
-		if !pause(ctx, max(f.shortly(), pace(int(f.size.Load()))-time.Since(last))) {
-			return nil
+		f.take()
+		err := c.write(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			f.registration.failed(err)
+			wait = backoff.next()
+		default:
+			f.registration.ok(c.id)
+			backoff.reset()
+			last, wait = time.Now(), refreshed()
 		}
+	}
+}
+
+// refreshed is when to write a record again that does not change.
+func refreshed() time.Duration { return refresh - fraction(refresh/10) }
+
+// take takes note of a change: what is written next has it.
+func (f *Fleet) take() {
+	select {
+	case <-f.changed:
+	default:
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,7 +34,12 @@ func open(t testing.TB, endpoints ...string) *etcd.Client {
 
 func openAs(t testing.TB, user, passwordFile string, endpoints ...string) *etcd.Client {
 	t.Helper()
-	c, err := etcd.Open(etcd.Options{Endpoints: endpoints, Timeout: time.Second, Username: user, PasswordFile: passwordFile})
+	return openWith(t, etcd.Options{Endpoints: endpoints, Timeout: time.Second, Username: user, PasswordFile: passwordFile})
+}
+
+func openWith(t testing.TB, o etcd.Options) *etcd.Client {
+	t.Helper()
+	c, err := etcd.Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,11 +52,18 @@ type sidecar struct {
 	*Fleet
 	registry *prometheus.Registry
 	log      *logBuffer
-	stop     func() // ends it cleanly, and waits
+	extra    atomic.Bool // it does what a coordinator does besides
+	stop     func()      // ends it cleanly, and waits
 }
 
 // join joins the fleet of orders, as the sidecar of that host.
 func join(t testing.TB, c *etcd.Client, host string) *sidecar {
+	t.Helper()
+	return joinFor(t, c, host, ttl)
+}
+
+// joinFor is join with a time to live.
+func joinFor(t testing.TB, c *etcd.Client, host string, ttl time.Duration) *sidecar {
 	t.Helper()
 	s := &sidecar{registry: prometheus.NewRegistry(), log: &logBuffer{}}
 	metrics, err := NewMetrics(s.registry)
@@ -60,6 +73,7 @@ func join(t testing.TB, c *etcd.Client, host string) *sidecar {
 	s.Fleet = New(Options{
 		Client: c, Layout: layout, Source: "platform", Service: "orders", Host: host, Address: "127.0.0.1:9901", Version: "v1",
 		Started: time.Now(), TTL: ttl, Logger: zerolog.New(s.log), Metrics: metrics,
+		Coordinating: func(ctx context.Context) { s.extra.Store(true); <-ctx.Done(); s.extra.Store(false) },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -92,7 +106,9 @@ func (s *sidecar) gauge(t testing.TB, name string, labels ...string) float64 {
 
 func (s *sidecar) registered(t testing.TB) bool { return s.gauge(t, "weir_fleet_registered") == 1 }
 
-func (s *sidecar) coordinates(t testing.TB) bool { return s.gauge(t, "weir_fleet_coordinator") == 1 }
+func (s *sidecar) coordinates(t testing.TB) bool {
+	return s.gauge(t, "weir_fleet_coordinator") == 1 || s.extra.Load()
+}
 
 // counted are the members in sync, behind and drifted that it shows.
 func (s *sidecar) counted(t testing.TB) [3]float64 {

@@ -18,7 +18,8 @@ import (
 // what it wrote happens in a life: a context that ends when the lease may have run out.
 //
 // The life is counted from before the answer that prolonged it was asked for, and etcd counts from after it got the question; so the
-// life always ends first, whatever the clocks of both machines show.
+// life always ends first, whatever the clocks of both machines show. It is cut short besides, for clocks that do not run at one speed
+// and for what takes time to end.
 type session struct {
 	client *etcd.Client
 	ttl    time.Duration
@@ -65,7 +66,7 @@ func (s *session) once(ctx context.Context, live func(context.Context, clientv3.
 	}
 	life, end := context.WithCancelCause(ctx)
 	var running sync.WaitGroup
-	running.Go(func() { end(s.keep(life, granted.ID, asked.Add(time.Duration(granted.TTL)*time.Second))) })
+	running.Go(func() { end(s.keep(life, granted.ID, asked.Add(lifeOf(granted.TTL)))) })
 	if err = live(life, granted.ID); err == nil {
 		err = context.Cause(life)
 	}
@@ -74,6 +75,9 @@ func (s *session) once(ctx context.Context, live func(context.Context, clientv3.
 	s.revoke(ctx, granted.ID)
 	return err
 }
+
+// lifeOf is how long to rely on a lease of so many seconds.
+func lifeOf(ttl int64) time.Duration { return time.Duration(ttl) * time.Second * 14 / 15 }
 
 // keep prolongs a lease until ctx is done, or says why it is gone or may be.
 func (s *session) keep(ctx context.Context, lease clientv3.LeaseID, until time.Time) error {
@@ -90,7 +94,7 @@ func (s *session) keep(ctx context.Context, lease clientv3.LeaseID, until time.T
 		cancel()
 		switch {
 		case err == nil:
-			until, interval = asked.Add(time.Duration(answer.TTL)*time.Second), s.ttl/3
+			until, interval = asked.Add(lifeOf(answer.TTL)), s.ttl/3
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(err, rpctypes.ErrLeaseNotFound), !time.Now().Before(until):
