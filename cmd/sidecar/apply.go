@@ -39,7 +39,12 @@ Exit codes: 0 applied, or nothing to do; 1 not written, or with --wait not appli
   sidecar apply -f gold.yaml --dry-run
   sidecar apply -f gold.yaml --seen 1042 --wait=1m
   sidecar apply -f team/ --prune --selector team=checkout --beside routes/`,
-		Args: cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("cannot use %q: documents are named with -f", args[0])
+			}
+			return nil
+		},
 	}
 	f := cmd.Flags()
 	// Not --file: SIDECAR_FILE is what a sidecar runs from.

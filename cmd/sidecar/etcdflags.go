@@ -50,11 +50,20 @@ func (e *etcdFlags) check() error {
 	if !e.given() {
 		return errors.New("no etcd is named: say where it is with --etcd http://HOST:2379, or with SIDECAR_ETCD in the environment")
 	}
+	schemes := make(map[string]bool)
 	for _, endpoint := range e.endpoints {
 		u, err := url.Parse(endpoint)
 		if err != nil || !slices.Contains([]string{"http", "https"}, u.Scheme) || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.User != nil {
-			return fmt.Errorf("cannot use --etcd %q: want the URLs of its members, as in http://127.0.0.1:2379 or https://etcd-0:2379,https://etcd-1:2379", endpoint)
+			shown := endpoint
+			if err == nil {
+				shown = u.Redacted()
+			}
+			return fmt.Errorf("cannot use --etcd %q: want the URLs of its members, as in http://127.0.0.1:2379 or https://etcd-0:2379,https://etcd-1:2379", shown)
 		}
+		schemes[u.Scheme] = true
+	}
+	if len(schemes) > 1 {
+		return fmt.Errorf("cannot use --etcd %s: some are https and some are not, want all or none", strings.Join(e.endpoints, ","))
 	}
 	switch {
 	case !strings.HasPrefix(e.prefix, "/") || strings.Trim(e.prefix, "/") == "":

@@ -81,6 +81,32 @@ func TestUsageErrors(t *testing.T) {
 	// flags that stand for bad documents
 	f(nil, "run --backend nowhere", "nowhere")
 	f(nil, "run --backend 127.0.0.1:1 --limit fast", "fast")
+	// a cluster that cannot be one; its password is not repeated
+	f(nil, "get all", "no etcd is named")
+	f(nil, "get all --etcd localhost:2379", "want the URLs of its members")
+	f(nil, "get all --etcd http://ann:secret@localhost:2379", "http://ann:xxxxx@localhost:2379")
+	f(nil, "get all --etcd http://a:1,https://b:1", "some are https and some are not")
+	f(nil, "get all --etcd http://a:1 --prefix weir", `cannot use --prefix "weir"`)
+	f(nil, "get all --etcd http://a:1 --etcd-cert-file x", "go together")
+	f(nil, "get all --etcd http://a:1 --etcd-username x", "go together")
+	f(nil, "get all --etcd http://a:1 --etcd-timeout 0s", "want a positive duration")
+	// documents in etcd
+	f(nil, "apply policies/", `cannot use "policies/": documents are named with -f`)
+	f(nil, "apply -f x.yaml --selector a=b", "--selector needs --prune")
+	f(nil, "apply --confirm-removals --prune", "--prune needs -f")
+	f(nil, "apply --confirm-removals --wait=-1s", "cannot use --wait=-1s")
+	f(nil, "apply --confirm-removals --seen -1", "cannot use --seen -1")
+	f(nil, "delete", "want either KIND NAME... or -f FILE")
+	f(nil, "delete route", "the names of the Route documents are missing")
+	f(nil, "history route a b", `cannot use "b"`)
+	f(nil, "history --limit 0", "want 1 or more")
+	f(nil, "rollback route a", "want a revision")
+	f(nil, "rollback --to 3 rout a", "did you mean Route?")
+	f(nil, "get sidecars -o yaml", "sidecars are no documents")
+	f(nil, "get sidecars --at 3", "is not remembered")
+	f(nil, "get policytest", `"policytest" is not a kind`)
+	f(nil, "diff --from 3 -f x.yaml", "want either documents with -f, or a revision")
+	f(nil, "export --at -1", "cannot use --at -1")
 	// flags that exclude each other
 	f(nil, "fmt -w --check x.yaml", "[check write]")
 }
