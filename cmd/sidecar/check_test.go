@@ -277,6 +277,7 @@ func TestCheckCommand(t *testing.T) {
 
 	cluster.Stop(0)
 	f("check --only "+most, exitFailed, "connection refused", "cannot read the documents", "cannot read the sidecars", "failures")
+	f("check --only etcd", exitFailed, "could not be looked at: no endpoint can be reached")
 	f("check --only connection --wait 100ms", exitFailed, "waiting for 1 failure to go", "connection refused")
 }
 

@@ -3,6 +3,7 @@ package care
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,7 +37,25 @@ func (f Facts) Findings() []Finding {
 			list = append(list, f.permissions()...)
 		}
 	}
-	return append(list, f.certificates()...)
+	return append(append(list, f.certificates()...), f.unseen(list)...)
+}
+
+// unseen are findings about the categories of which nothing could be found out, so that nobody takes silence for health.
+func (f Facts) unseen(list []Finding) []Finding {
+	reason := "no endpoint can be reached"
+	switch {
+	case f.SetupErr != nil:
+		reason = f.SetupErr.Error()
+	case f.ClientErr != nil:
+		reason = f.ClientErr.Error()
+	}
+	var more []Finding
+	for _, c := range []Category{Connection, Etcd, Permissions} {
+		if !slices.ContainsFunc(list, func(f Finding) bool { return f.Category == c }) {
+			more = append(more, bad(Failure, c, "looked at", "", "See what fails before it: 'sidecar check --only setup,connection,permissions'.", checkPage, "could not be looked at: %s", reason))
+		}
+	}
+	return more
 }
 
 func (f Facts) latency(i int) time.Duration {
@@ -53,12 +72,17 @@ func (f Facts) setup() []Finding {
 	return []Finding{good(Setup, "files", "", "the options fit together, and their files can be read")}
 }
 
-// connection judges what was found on the way to one endpoint. One of several that fails is a warning, since the others serve.
-func (f Facts) connection(e Endpoint, read time.Duration) []Finding {
-	level := Warning
-	if !reachable(f.Endpoints) {
-		level = Failure
+// whenSilent is how bad an endpoint is that does not answer: one of several is a warning, since the others serve.
+func (f Facts) whenSilent() Level {
+	if reachable(f.Endpoints) {
+		return Warning
 	}
+	return Failure
+}
+
+// connection judges what was found on the way to one endpoint.
+func (f Facts) connection(e Endpoint, read time.Duration) []Finding {
+	level := f.whenSilent()
 	if e.Err != nil {
 		return []Finding{bad(level, Connection, "connection", e.URL,
 			"See that the member runs, and that its address is right and open from this machine. Sidecars go on with what they have.",
@@ -182,6 +206,9 @@ func (f Facts) certificates() []Finding {
 	var list []Finding
 	for _, e := range f.Endpoints {
 		if len(e.Chain) == 0 {
+			if strings.HasPrefix(e.URL, "https://") {
+				list = append(list, bad(f.whenSilent(), Certificates, "expiry", e.URL, "See what fails about the connection.", checkPage, "%s: its certificate could not be seen", e.URL))
+			}
 			continue
 		}
 		first := e.Chain[0]

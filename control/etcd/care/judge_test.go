@@ -188,6 +188,32 @@ func TestConnections(t *testing.T) {
 	f(func(x *Facts) { x.ClientErr = errors.New("deadline exceeded") }, "answer", Failure, "does not answer")
 }
 
+// What could not be looked at is not well.
+func TestNothingIsWellUnseen(t *testing.T) {
+	f := func(change func(*Facts), want string) {
+		t.Helper()
+		facts := facts()
+		change(&facts)
+		for _, c := range []Category{Connection, Etcd, Permissions} {
+			of := slices.DeleteFunc(facts.Findings(), func(f Finding) bool { return f.Category != c })
+			if len(of) == 0 || (Worst(of) == OK) != (want == "") {
+				t.Errorf("%q: %s: got %+v", want, c, of)
+			}
+			for _, f := range of {
+				if f.Check == "looked at" {
+					expect(t, f, Failure, want)
+				}
+			}
+		}
+	}
+
+	f(func(*Facts) {}, "")
+	f(func(x *Facts) { *x = Facts{SetupErr: errors.New("no such file")} }, "could not be looked at: no such file")
+	f(func(x *Facts) {
+		*x = Facts{Endpoints: []Endpoint{{URL: "http://a", Err: errors.New("connection refused")}}}
+	}, "could not be looked at: no endpoint can be reached")
+}
+
 func TestPermissions(t *testing.T) {
 	f := func(change func(*Facts), check string, level Level, want string) {
 		t.Helper()
@@ -231,6 +257,12 @@ func TestCertificates(t *testing.T) {
 	f(func(x *Facts) { x.Endpoints[0].Chain[0] = valid(expiresSoon - time.Second) }, "expiry", Warning, "expires in 30 days, on 2026-05-30")
 	f(func(x *Facts) { x.Endpoints[0].Chain[0] = valid(time.Second) }, "expiry", Warning, "expires in 1s")
 	f(func(x *Facts) { x.Endpoints[0].Chain[0] = valid(0) }, "expiry", Failure, "expired 0s ago, on 2026-05-01")
+	// not seen, since the member does not answer
+	f(func(x *Facts) { x.Endpoints[0].Chain = nil }, "expiry", Warning, "https://etcd:2379: its certificate could not be seen")
+	f(func(x *Facts) {
+		x.Endpoints = x.Endpoints[:1]
+		x.Endpoints[0].Chain, x.Endpoints[0].Err = nil, errors.New("refused")
+	}, "expiry", Failure, "could not be seen")
 	// not valid yet
 	f(func(x *Facts) { x.Endpoints[0].Chain[0].Begins = now.Add(time.Hour) }, "expiry", Failure, "not valid before 2026-05-01T01:00:00Z")
 	// the one of the chain that expires first counts
