@@ -30,8 +30,9 @@ type fleets struct {
 
 	mu      sync.Mutex
 	who     oneself
-	changed chan struct{} // closed when who changes
-	places  []place       // sorted by source
+	changed chan struct{}            // closed when who changes
+	places  []place                  // sorted by source
+	turns   map[string]chan struct{} // by source: holds one token while a place is taken
 	status  control.Status
 }
 
@@ -57,7 +58,7 @@ func newFleets(log zerolog.Logger, reg prometheus.Registerer, started time.Time)
 	if err != nil {
 		log.Warn().Err(err).Msg("the name of this host is not known; the fleet knows this sidecar by its admin address alone")
 	}
-	return &fleets{log: log, metrics: metrics, care: health, started: started, host: host, version: readBuild().Version, changed: make(chan struct{})}, nil
+	return &fleets{log: log, metrics: metrics, care: health, started: started, host: host, version: readBuild().Version, changed: make(chan struct{}), turns: make(map[string]chan struct{})}, nil
 }
 
 // serve says which service the process is for, now or from now on.
@@ -116,8 +117,25 @@ func (f *fleets) run(ctx context.Context, source control.Source, client *etcd.Cl
 	return source.Run(ctx, update)
 }
 
+// turn is whose a source's place is. A source with new settings begins before the one of its name ends.
+func (f *fleets) turn(source string) chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.turns[source] == nil {
+		f.turns[source] = make(chan struct{}, 1)
+	}
+	return f.turns[source]
+}
+
 // take holds a place until ctx is done, and takes another one whenever this process becomes somebody else.
 func (f *fleets) take(ctx context.Context, source string, client *etcd.Client, layout etcd.Layout) {
+	turn := f.turn(source)
+	select {
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
+	case <-ctx.Done():
+		return
+	}
 	for ctx.Err() == nil {
 		f.mu.Lock()
 		who, changed := f.who, f.changed

@@ -35,6 +35,7 @@ func TestFleetOfProcesses(t *testing.T) {
 	type process struct {
 		*fleets
 		registry *prometheus.Registry
+		run      func() (stop func())
 		stop     func()
 	}
 	start := func() process {
@@ -44,14 +45,17 @@ func TestFleetOfProcesses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(context.Background())
-		var running sync.WaitGroup
-		running.Go(func() { _ = f.run(ctx, control.Static("platform"), client, layout, func(control.Batch) {}) })
-		stop := func() { cancel(); running.Wait() }
-		t.Cleanup(stop)
+		run := func() func() {
+			ctx, cancel := context.WithCancel(context.Background())
+			var running sync.WaitGroup
+			running.Go(func() { _ = f.run(ctx, control.Static("platform"), client, layout, func(control.Batch) {}) })
+			stop := func() { cancel(); running.Wait() }
+			t.Cleanup(stop)
+			return stop
+		}
 		f.report(control.Status{Hash: "h", Sources: []control.SourceStatus{{Name: "platform", Revision: revision, Healthy: true}},
 			Objects: []control.Object{{Kind: "Backend", Name: "orders", State: control.Applied, Source: "platform", Text: "kind: Backend\n"}}})
-		return process{f, registry, stop}
+		return process{f, registry, run, run()}
 	}
 	first, second := start(), start()
 	if seen := first.look(context.Background()); len(seen) != 0 {
@@ -94,10 +98,19 @@ func TestFleetOfProcesses(t *testing.T) {
 			t.Fatalf("shown by both, or by none: %v", healthy(first))
 		}
 	}
+	// a source that takes the place of one of its name waits for it to leave, and keeps the ID
+	before := first.look(context.Background())[0].ID
+	stopBefore, stopNow := first.stop, first.run()
+	stopBefore()
+	until(t, "the source that is left has the place", func() bool {
+		seen := first.look(context.Background())
+		return len(seen) == 1 && seen[0].Registered && seen[0].ID == before
+	})
+	there("orders", 2)
 	second.serve("carts")
 	there("carts", 1)
 	there("orders", 1)
-	first.stop()
+	stopNow()
 	second.stop()
 	there("", 0)
 	if healthy(first) || healthy(second) {
