@@ -80,6 +80,9 @@ func (a *admin) status(w http.ResponseWriter, r *http.Request) {
 		}
 		fmt.Fprintf(t, "source %s\t%s; %d documents in %d files%s, read %s\n",
 			source.Name, state, source.Documents, source.Files, at, stamp(source.ReadAt))
+		if n := len(source.HeldRemovals); n > 0 {
+			fmt.Fprintf(t, "\tthe removal of %d tenants is held back, see /policy/problems\n", n)
+		}
 	}
 	if g := s.LastGood; g.Path != "" || g.InUse > 0 {
 		fmt.Fprintf(t, "last good\t%s, written %s; %d documents in force come from it\n", g.Path, stamp(g.WrittenAt), g.InUse)

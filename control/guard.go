@@ -61,42 +61,75 @@ func (p *plan) guard(r *reading, said map[objectKey][]object, keep func(object))
 			before[key] = o
 		}
 	}
+	if !dropsAny(before, said) || r.confirmed > 0 && r.confirmed >= r.whole {
+		return
+	}
+	all, waiting := make(map[selector]bool), make(map[selector]bool)
+	for _, o := range before {
+		addSelectors(all, o.doc)
+	}
+	// A policy that stays as it was does not say what it would say now, which may be the last word about a tenant. So look again.
+	for keeping := true; keeping; {
+		gone, many := goneNow(before, said, all)
+		maps.Copy(waiting, gone)
+		keeping = false
+		for key, o := range before {
+			now := said[key]
+			stays := now == nil && (o.held || many) || slices.ContainsFunc(selectorsOf(o.doc), func(s selector) bool { return gone[s] })
+			if stays && (len(now) != 1 || now[0].digest != o.digest) && len(gone) > 0 {
+				o.held, keeping = true, true
+				keep(o)
+			}
+		}
+	}
+	if len(waiting) == 0 {
+		return
+	}
+	held := removed(waiting, nil)
+	held.Of = len(all)
+	p.held[r.source] = held
+	p.problems = append(p.problems, policy.Problem{Origin: policy.Origin{File: r.source}, Message: held.message(r.whole)})
+}
+
+// goneNow are the tenants whose removal is to wait: those for whom it waited before, and those who go now if they are many. The former do
+// not count towards the share of the latter.
+func goneNow(before map[objectKey]object, said map[objectKey][]object, all map[selector]bool) (gone map[selector]bool, many bool) {
 	is := make(map[selector]bool)
 	for _, candidates := range said {
 		for _, o := range candidates {
 			addSelectors(is, o.doc)
 		}
 	}
-	// Tenants whose removal is held already wait on. They do not count towards the share of those that go now.
-	all, waiting := make(map[selector]bool), make(map[selector]bool)
+	gone = make(map[selector]bool)
 	for _, o := range before {
-		addSelectors(all, o.doc)
 		if o.held {
-			addSelectors(waiting, o.doc)
+			addSelectors(gone, o.doc)
 		}
 	}
-	without(waiting, is)
+	without(gone, is)
 	was := maps.Clone(all)
-	without(was, waiting)
-	removals := removed(was, is)
-	if removals.Many() {
+	without(was, gone)
+	if many = removed(was, is).Many(); many {
 		without(was, is)
-		maps.Copy(waiting, was)
+		maps.Copy(gone, was)
 	}
-	if len(waiting) == 0 || r.confirmed > 0 && r.confirmed >= r.whole {
-		return
-	}
+	return gone, many
+}
+
+// dropsAny reports whether a tenant may be gone: the quick answer to the usual change, which is of a limit and not of tenants.
+func dropsAny(before map[objectKey]object, said map[objectKey][]object) bool {
+	dropped := make(map[selector]bool)
 	for key, o := range before {
-		gone := said[key] == nil && (o.held || removals.Many())
-		if gone || slices.ContainsFunc(selectorsOf(o.doc), func(s selector) bool { return waiting[s] }) {
-			o.held = true
-			keep(o)
+		if now := said[key]; len(now) != 1 || now[0].digest != o.digest {
+			addSelectors(dropped, o.doc)
+			for _, candidate := range now {
+				for _, s := range selectorsOf(candidate.doc) {
+					delete(dropped, s)
+				}
+			}
 		}
 	}
-	held := removed(waiting, nil)
-	held.Of = len(all)
-	p.held[r.source] = held
-	p.problems = append(p.problems, policy.Problem{Origin: policy.Origin{File: r.source}, Message: held.message(r.whole)})
+	return len(dropped) > 0
 }
 
 // message says that removals wait, and what to do.

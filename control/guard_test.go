@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"weir/policy"
 )
@@ -222,5 +224,67 @@ func TestFilesHaveNoGuard(t *testing.T) {
 		r.start()
 		r.source.say(files("backend.yaml", backendDoc("orders", "127.0.0.1:1")))
 		r.want(2, "applied Backend/orders")
+	})
+}
+
+// Whatever a source says, one step after the other, over restarts and outages: unless it is confirmed, no step takes many tenants out of
+// policy.
+func TestNoStepRemovesMany(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		docs := func(o map[objectKey]object) (list []*policy.Document) {
+			for _, o := range o {
+				list = append(list, o.doc)
+			}
+			return list
+		}
+		show := func(o map[objectKey]object) (list []string) {
+			for _, key := range sortedKeys(o) {
+				list = append(list, fmt.Sprint(key.name, " ", selectorsOf(o[key].doc), o[key].held))
+			}
+			return list
+		}
+		backend := backendDoc("orders", "127.0.0.1:1")
+		tenant := rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f", "g", "h"})
+		r := &reading{source: "etcd"}
+		var good, before map[objectKey]object
+		for revision := range rapid.Int64Range(2, 12).Draw(t, "steps") {
+			texts := []string{backend}
+			for i := range rapid.IntRange(0, 4).Draw(t, "policies") {
+				selector := "names: [" + strings.Join(rapid.SliceOfNDistinct(tenant, 1, 4, rapid.ID[string]).Draw(t, "names"), ", ") + "]"
+				switch rapid.IntRange(0, 9).Draw(t, "selector") {
+				case 0:
+					selector = "any: true"
+				case 1:
+					selector = "match: 'eu-*'"
+				}
+				texts = append(texts, tenantsDoc(fmt.Sprintf("p-%d", i), selector))
+			}
+			switch rapid.IntRange(0, 5).Draw(t, "event") {
+			case 0: // a restart
+				kept, problems := decodeLastGood("last-good", (&lastGood{objects: good, revisions: map[string]int64{"etcd": r.whole}}).encode())
+				if len(problems) > 0 && len(good) > 0 {
+					t.Fatal(problems)
+				}
+				r, good = &reading{source: "etcd", stored: kept.objects, whole: kept.revisions["etcd"]}, nil
+				r.read(at(revision+1, 0, texts...))
+			case 1:
+				r.read(Batch{Err: errors.New("no leader")})
+			default:
+				r.read(at(revision+1, 0, texts...))
+			}
+			got := resolve(good, []*reading{r}, compileDocs)
+			if good == nil && len(r.stored) > 0 && slices.ContainsFunc(got.problems, isError) {
+				got = resolve(r.stored, []*reading{r}, compileDocs) // as a start does
+			}
+			if got.snapshot == nil {
+				continue
+			}
+			if removed := RemovedTenants(docs(before), docs(got.objects)); removed.Many() {
+				t.Fatalf("revision %d took away %s: %v held %v\nnow %v", revision+1, removed, show(before), got.held, show(got.objects))
+			}
+			_, held := got.held["etcd"]
+			r.applied(held)
+			good, before = got.objects, got.objects
+		}
 	})
 }

@@ -194,6 +194,7 @@ func FuzzDecodeLastGood(f *testing.F) {
 	objects := resolve(nil, []*reading{readBatch("file", twoTenants(policyDoc("acme", 1)))}, compileDocs).objects
 	f.Add((&lastGood{objects: objects}).encode())
 	f.Add((&lastGood{objects: objects, revisions: map[string]int64{"etcd": 7}}).encode())
+	f.Add([]byte("# weir:revision source=\"etcd\" revision=-1\n---\n# weir:origin source=\"etcd\" file=\"a\" line=1 held\nkind: Backend\n"))
 	f.Add([]byte("---\n# weir:origin source=\"file\" file=\"a\" line=-9\nkind: Backend\n"))
 	f.Add([]byte("---\n# weir:origin source=\"file\" file=\"a\" line=99999999999\nkind: Backend\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -158,6 +158,7 @@ func (m *Manager) loop(ctx context.Context) {
 		if !m.read() {
 			continue
 		}
+		m.leave()
 		if err := m.apply(m.resolve(), begun); err == nil {
 			if m.follow(m.snapshot) {
 				m.mailbox.poke() // documents come, go, or give way to others

@@ -60,13 +60,14 @@ func (b *mailbox) fetch() (map[*reading]Batch, bool) {
 
 // reading is a source and what it said last, decoded.
 type reading struct {
-	source string
-	named  string        // by which settings a Sidecar names it; empty: the command line does
-	run    *runningWith  // nil in tests of what it says
-	readAt time.Time     // zero: it has not said anything yet
-	known  bool          // it has been read once, so what is missing in files is missing in the source
-	files  []decodedFile // sorted by path
-	err    error         // the latest batch could not be read; files are those of the one before
+	source  string
+	named   string        // by which settings a Sidecar names it; empty: the command line does
+	leaving bool          // the Sidecar names it no more
+	run     *runningWith  // nil in tests of what it says
+	readAt  time.Time     // zero: it has not said anything yet
+	known   bool          // it has been read once, so what is missing in files is missing in the source
+	files   []decodedFile // sorted by path
+	err     error         // the latest batch could not be read; files are those of the one before
 
 	revision  int64 // of the batch; 0: the source has none
 	inForce   int64 // of the batch that was resolved and applied last

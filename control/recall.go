@@ -43,7 +43,7 @@ func (m *Manager) recall() bool {
 	}
 	m.good = m.recalled.objects
 	m.log.Warn().Str("path", m.lastGoodPath()).Int("documents", len(m.good)).
-		Msg("policy is broken at the start, the last-good file stands in for what is")
+		Msg("policy is broken or cannot be read at the start, the last-good file stands in for it")
 	return true
 }
 

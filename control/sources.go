@@ -41,7 +41,7 @@ func (m *Manager) open(s Source, named string) *reading {
 
 // follow has the sources run that a Sidecar names, behind those of the command line and in its own order, and reports whether that
 // changed anything. A source that stays goes on. One with other settings is opened anew, and the documents of the one before are kept
-// until it has answered. One that is not named any more ends, and its documents go: the operator's own file says so.
+// until it has answered. One that is not named any more leaves.
 func (m *Manager) follow(s *policy.Snapshot) bool {
 	if s == nil || m.o.Sources == nil {
 		return false
@@ -72,15 +72,45 @@ func (m *Manager) follow(s *policy.Snapshot) bool {
 		m.log.Info().Str("source", want.Name).Bool("replaced", old != nil).Msg("policy source opened, as the Sidecar names it")
 		readings = append(readings, r)
 	}
-	for name, old := range before {
-		changed = true
-		old.run.stop()
-		m.metrics.forget(name)
-		m.log.Info().Str("source", name).Msg("policy source ended, since the Sidecar names it no more; its documents go")
+	own := slices.IndexFunc(readings, func(r *reading) bool { return r.named != "" })
+	if own < 0 {
+		own = len(readings)
+	}
+	for _, r := range readings[own:] {
+		r.leaving = false
+	}
+	for _, old := range m.readings {
+		if before[old.source] == old {
+			old.leaving = true
+			readings = slices.Insert(readings, own, old)
+			own++
+		}
 	}
 	changed = changed || !slices.Equal(readings, m.readings) // another order is another precedence
 	m.setReadings(readings)
-	return changed
+	return m.leave() || changed
+}
+
+// leave ends the sources that the Sidecar names no more, once all that it names have been read, and reports whether there were any:
+// whoever gives a source another name does not want to be without limits in between. Their documents go, however many tenants they
+// are for, since the operator's own file says so.
+func (m *Manager) leave() bool {
+	if slices.ContainsFunc(m.readings, func(r *reading) bool { return !r.known && !r.leaving }) {
+		return false
+	}
+	stay := make([]*reading, 0, len(m.readings))
+	for _, r := range m.readings {
+		if !r.leaving {
+			stay = append(stay, r)
+			continue
+		}
+		r.run.stop()
+		m.metrics.forget(r.source)
+		m.log.Info().Str("source", r.source).Msg("policy source ended, since the Sidecar names it no more; its documents go")
+	}
+	left := len(stay) < len(m.readings)
+	m.setReadings(stay)
+	return left
 }
 
 // takeOver makes r stand for a source that was replaced. What was confirmed to the one before says nothing about this one.

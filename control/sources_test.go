@@ -150,6 +150,37 @@ func TestSourcesFollowTheSidecar(t *testing.T) {
 	})
 }
 
+// A source that is called otherwise from now on, or whose documents are elsewhere, is followed until those that come have been read.
+func TestSourcesOverlap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNamed(t, "", self("platform-1"))
+		n.says["platform-1"] = platform(10)
+		n.start()
+		own := []string{"applied Route/a", "applied Sidecar/weir", "applied TenantPolicy/acme"}
+		n.source.say(self("stage-1", "other-1"))
+		n.opened["platform-1"].say(platform(20)) // it goes on
+		n.opened["other-1"].say(at(1, 0))
+		n.opened["stage-1"].say(Batch{Err: errors.New("no leader")})
+		n.want(3, slices.Concat([]string{"applied Backend/orders"}, own)...)
+		if got := n.applied[2].Policies[0].Limits[0].Requests; got != 20 || len(n.ended) > 0 {
+			t.Errorf("the limit is %d, and %v has ended", got, n.ended)
+		}
+		n.opened["stage-1"].say(platform(30))
+		n.want(4, slices.Concat([]string{"applied Backend/orders"}, own)...)
+		if s := n.m.Status(); s.Objects[3].Source != "stage" || len(s.Problems) > 0 || len(s.Sources) != 3 || !slices.Equal(n.ended, []string{"platform-1"}) {
+			t.Errorf("the policy is of %q, problems %v, %d sources, %v has ended", s.Objects[3].Source, s.Problems, len(s.Sources), n.ended)
+		}
+		// One that is called back before that has never left.
+		n.source.say(self("late-1"))
+		n.source.say(self("stage-1", "late-1"))
+		n.opened["late-1"].say(at(1, 0))
+		n.want(6, slices.Concat([]string{"applied Backend/orders"}, own)...)
+		if len(n.ended) != 2 || len(n.m.Status().Sources) != 3 { // other-1 has, which nobody named again
+			t.Errorf("%v has ended, of %v", n.ended, n.m.Status().Sources)
+		}
+	})
+}
+
 // A replaced source cannot remove many tenants either, as one that points at the wrong prefix would. What was confirmed elsewhere does
 // not count.
 func TestReplacedSourceIsGuarded(t *testing.T) {

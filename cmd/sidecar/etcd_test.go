@@ -197,7 +197,7 @@ func TestStartWithoutEtcd(t *testing.T) {
 
 	s.line.Cut()
 	p := launch(t, documents, with("--etcd", s.url()))
-	p.says("policy is broken at the start, the last-good file stands in")
+	p.says("policy is broken or cannot be read at the start, the last-good file stands in")
 	p.shows("/readyz", "200 OK")
 	p.shows("/status", "source etcd", "unreadable: ", "1 documents in force come from it")
 	if got := p.metric("weir_policy_source", `source="last-good"`); got != 1 {

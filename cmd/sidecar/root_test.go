@@ -57,6 +57,9 @@ func TestUsageErrors(t *testing.T) {
 	f(nil, "version -o xml", `"xml" is not one of table, wide, json`)
 	f(nil, "version -o jsn", `did you mean "json"?`)
 	f(nil, "run --log-level loud --backend x:1", `"loud" is not one of trace, debug, info, warn, error`)
+	f(nil, "run --without-etcd hope --etcd http://x:1", `"hope" is not one of wait, serve`)
+	f(nil, "run --etcd 127.0.0.1:2379", "want the URLs of its members, as in http://127.0.0.1:2379")
+	f(nil, "run --etcd http://x:1 --etcd-username me", "--etcd-username and --etcd-password-file go together")
 	f(nil, "demo --for soon", "invalid argument")
 	f(nil, "demo --for -1s", "want a positive duration")
 	// the same from the environment

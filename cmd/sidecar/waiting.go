@@ -3,39 +3,54 @@ package main
 import (
 	"errors"
 	"net/http"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
 
 	"weir/control"
 	"weir/policy"
 )
 
-// wait opens the admin port for the time in which the start waits for etcd, so that whoever looks is told what it waits for. s is what
-// the other sources come to, nil: nothing. The admin port of the running process takes its place after stopWaiting.
+// wait is what the process does while its start waits for etcd: the admin port says what for, and SIGHUP has it look again. s is what
+// the other sources come to, nil: nothing. It returns at once; stopWaiting ends it, and makes room for the running process.
 func (p *process) wait(s *policy.Snapshot) {
-	address := p.options.admin
-	if address == "" && s != nil {
-		address = s.Sidecar.Admin.Address
-	}
-	if address == "" {
-		address = policy.NewSpec(policy.KindSidecar).(*policy.SidecarSpec).Admin.Address
-	}
-	l, err := control.ListenAdmin(address)
-	if err != nil {
-		p.logger.Warn().Err(err).Msg("waiting without an admin port")
-		return
-	}
+	var waiting sync.WaitGroup
+	hangUp := make(chan os.Signal, 1)
+	signal.Notify(hangUp, syscall.SIGHUP)
+	waiting.Go(func() {
+		for range hangUp {
+			p.manager.Reload()
+		}
+	})
 	server := control.NewAdminServer(control.NewAdmin(control.AdminOptions{
 		Logger: p.logger, Gatherer: p.registry, Status: p.manager.Status, LogLevel: p.level,
 	}), p.logger)
-	ended := make(chan struct{})
-	p.stopWaiting = func() {
-		_ = server.Close()
-		<-ended
+	if l, err := control.ListenAdmin(p.waitingAddress(s)); err == nil {
+		waiting.Go(func() {
+			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				p.logger.Error().Err(err).Msg("admin port ended")
+			}
+		})
+		p.logger.Info().Str("admin", l.Addr().String()).Msg("waiting: the admin port says what for")
+	} else {
+		p.logger.Warn().Err(err).Msg("waiting without an admin port")
 	}
-	go func() {
-		defer close(ended)
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			p.logger.Error().Err(err).Msg("admin port ended")
-		}
-	}()
-	p.logger.Info().Str("admin", l.Addr().String()).Msg("waiting: the admin port says what for")
+	p.stopWaiting = func() {
+		signal.Stop(hangUp)
+		close(hangUp)
+		_ = server.Close()
+		waiting.Wait()
+	}
+}
+
+// waitingAddress is the admin address as far as it is known.
+func (p *process) waitingAddress(s *policy.Snapshot) string {
+	switch {
+	case p.options.admin != "":
+		return p.options.admin
+	case s != nil:
+		return s.Sidecar.Admin.Address
+	}
+	return policy.NewSpec(policy.KindSidecar).(*policy.SidecarSpec).Admin.Address
 }
