@@ -21,7 +21,7 @@ import (
 // take the jitter; and thousands of clients whose member ends at one moment are not back at one moment.
 const (
 	redialFirst  = 200 * time.Millisecond
-	redialMost   = 2 * time.Second
+	redialMost   = 1500 * time.Millisecond
 	redialJitter = 0.3
 	redialSpread = 500 * time.Millisecond
 	// connectWithin bounds one try to connect, with TLS and all. A machine that has vanished says nothing for so long.
