@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/user"
 	"slices"
 	"strconv"
 	"strings"
@@ -178,7 +179,7 @@ func (ch *changing) guard(p etcd.Plan) error {
 	if len(removed.Gone) > named {
 		fmt.Fprintf(ch.cli.err, "tenants that no policy would name any more: %s\n", strings.Join(removed.Gone, ", "))
 	}
-	return fmt.Errorf("nothing is written: no policy would name %s any more; when that is meant, say so with --confirm-removals", removed)
+	return fmt.Errorf("nothing is written: this takes out of policy %s; when that is meant, say so with --confirm-removals", removed)
 }
 
 // mostRetries bounds how often a change is tried again that others were faster than, with something else.
@@ -318,17 +319,20 @@ func writeChanges(w io.Writer, paint painter, changes []diff.Change) {
 
 // author is who runs this, as in user@host.
 func author(lookupEnv func(string) (string, bool)) string {
-	user := strconv.Itoa(os.Getuid())
-	for _, name := range []string{"LOGNAME", "USER"} {
-		if value, _ := lookupEnv(name); value != "" {
-			user = value
+	name := strconv.Itoa(os.Getuid())
+	if known, err := user.LookupId(name); err == nil {
+		name = known.Username
+	}
+	for _, variable := range []string{"LOGNAME", "USER"} {
+		if value, _ := lookupEnv(variable); value != "" {
+			name = value
 		}
 	}
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
 	}
-	return user + "@" + host
+	return name + "@" + host
 }
 
 // oneLine is what somebody else wrote, without what would change the terminal.
