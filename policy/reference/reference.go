@@ -54,7 +54,7 @@ func structOf(t reflect.Type) (reflect.Type, bool) {
 	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
 		t = t.Elem()
 	}
-	return t, t.Kind() == reflect.Struct && t != reflect.TypeFor[policy.CIDR]()
+	return t, t.Kind() == reflect.Struct && t != reflect.TypeFor[policy.CIDR]() && t != reflect.TypeFor[policy.Patch]()
 }
 
 // typeWords says what a field holds.
@@ -70,6 +70,8 @@ func typeWords(t reflect.Type) string {
 		return "whole number or size"
 	case reflect.TypeFor[policy.CIDR]():
 		return "network"
+	case reflect.TypeFor[policy.Patch]():
+		return "part of a spec"
 	}
 	switch t.Kind() {
 	case reflect.Pointer:
