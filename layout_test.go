@@ -38,7 +38,7 @@ const (
 	jose       = "github.com/go-jose/go-jose/v4"           // signatures, keys and strict JSON of tokens
 	spiffeid   = "github.com/spiffe/go-spiffe/v2/spiffeid" // the syntax of SPIFFE IDs, and nothing else of that module
 	etcdClient = "go.etcd.io/etcd/client/v3"
-	etcdErrors = "go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	etcdAPI    = "go.etcd.io/etcd/api/v3" // the messages of the protocol, and its errors
 	grpc       = "google.golang.org/grpc"
 	zap        = "go.uber.org/zap" // to silence etcd's client, which would log past our own log
 )
@@ -51,6 +51,9 @@ var rooms = map[string]room{
 		outside: []string{yaml, jose, spiffeid},
 	},
 	"weir/policy/reference": {
+		weir: []string{"weir/policy"},
+	},
+	"weir/policy/diff": { // what is different, in words
 		weir: []string{"weir/policy"},
 	},
 	"weir/admit": {
@@ -96,14 +99,14 @@ var rooms = map[string]room{
 	},
 	"weir/control/etcd": {
 		weir:    []string{"weir/control", "weir/policy"},
-		outside: []string{etcdClient, etcdErrors, grpc, zap, logs, metrics},
+		outside: []string{etcdClient, etcdAPI, grpc, zap, logs, metrics},
 	},
 	"weir/control/etcd/etcdtest": { // for tests
 		outside: []string{etcdClient, "go.etcd.io/etcd/client/pkg/v3", "go.etcd.io/etcd/server/v3/embed", zap},
 	},
 	"weir/cmd/sidecar": {
 		weir: []string{"weir/admit", "weir/admit/policytest", "weir/policy", "weir/policy/reference", "weir/proxy", "weir/proxy/upstream", "weir/control",
-			"weir/control/file", "weir/limit"},
+			"weir/control/file", "weir/control/etcd", "weir/policy/diff", "weir/limit"},
 		outside: []string{cobra, pflag, logs, metrics, memlimit, histograms},
 	},
 }

@@ -74,7 +74,12 @@ func (a *admin) status(w http.ResponseWriter, r *http.Request) {
 		} else if !source.Healthy {
 			state = "unreadable in part, see /policy/problems"
 		}
-		fmt.Fprintf(t, "source %s\t%s; %d documents in %d files, read %s\n", source.Name, state, source.Documents, source.Files, stamp(source.ReadAt))
+		at := ""
+		if source.Revision > 0 {
+			at = fmt.Sprintf(" at revision %d", source.Revision)
+		}
+		fmt.Fprintf(t, "source %s\t%s; %d documents in %d files%s, read %s\n",
+			source.Name, state, source.Documents, source.Files, at, stamp(source.ReadAt))
 	}
 	if g := s.LastGood; g.Path != "" || g.InUse > 0 {
 		fmt.Fprintf(t, "last good\t%s, written %s; %d documents in force come from it\n", g.Path, stamp(g.WrittenAt), g.InUse)

@@ -35,7 +35,11 @@ type Reloader interface {
 type Batch struct {
 	// Files hold the documents, sorted by path, each path once.
 	Files []File
-	// Err says why the source could not be read at all: all of its documents are kept, and Files is ignored.
+	// Revision is that of the store at which Files were as they are. 0: the source has no revisions, as files have none.
+	Revision int64
+	// ConfirmedRemovals is the revision before the latest change whose author has confirmed that it may remove many tenants. 0: none.
+	ConfirmedRemovals int64
+	// Err says why the source could not be read at all: all of its documents are kept, and everything else here is ignored.
 	Err error
 }
 
@@ -114,7 +118,9 @@ func (b *mailbox) fetch() (map[string]Batch, bool) {
 type reading struct {
 	source string
 	files  []decodedFile // sorted by path
-	err    error         // the latest batch could not be read; files are those of the one before
+	// revision and confirmed are those of the batch; inForce is the revision of the one that was resolved and applied last.
+	revision, confirmed, inForce int64
+	err                          error // the latest batch could not be read; files are those of the one before
 }
 
 // decodedFile is a File with its documents.
@@ -141,6 +147,7 @@ func (r *reading) read(b Batch) {
 	if b.Err != nil {
 		return
 	}
+	r.revision, r.confirmed = b.Revision, b.ConfirmedRemovals
 	before := make(map[string]decodedFile, len(r.files))
 	for _, f := range r.files {
 		before[f.Path] = f

@@ -60,6 +60,9 @@ type SourceStatus struct {
 	ReadAt    time.Time `json:"readAt"`
 	Files     int       `json:"files"`
 	Documents int       `json:"documents"`
+	// Revision is that of the store up to which what it says is in force, whole or with what is listed under Problems. 0: it has no
+	// revisions, or was not read yet.
+	Revision int64 `json:"revision,omitempty"`
 }
 
 // LastGoodStatus is how the last-good file is.

@@ -48,6 +48,10 @@ func checkFormat(format, s string) error {
 		return checkSPIFFEPattern(s)
 	case "trustdomain":
 		return checkTrustDomain(s)
+	case "clienturl":
+		return checkClientURL(s)
+	case "keyprefix":
+		return checkKeyPrefix(s)
 	}
 	panic("BUG: unknown format " + format)
 }
@@ -93,6 +97,10 @@ func DescribeFormat(format string) string {
 		return "a path of a SPIFFE ID that begins with /, with exactly one segment {tenant}, possibly with /* at its end"
 	case "trustdomain":
 		return "a trust domain: 1 to 255 of a-z, 0-9, ., - and _"
+	case "clienturl":
+		return "http://host:port or https://host:port"
+	case "keyprefix":
+		return "a path of 2 to 200 visible ASCII characters that begins with /, without / at its end"
 	}
 	return ""
 }

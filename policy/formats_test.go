@@ -30,6 +30,8 @@ func TestFormats(t *testing.T) {
 	f("pathpattern", "/", "/*", "/a", "/a/", "/a/*", "/a/b.c;d=e", "/%C3%BC", "/.well-known/x")
 	f("pathtemplate", "/{tenant}", "/t/{tenant}/", "/ns/{tenant}/*", "/{tenant}/*")
 	f("spiffepattern", "/{tenant}", "/ns/{tenant}/*", "/ns/{tenant}/sa/gateway", "/A.b-c_9/{tenant}")
+	f("clienturl", "http://127.0.0.1:2379", "https://etcd-0.etcd:2379", "https://[::1]:2379")
+	f("keyprefix", "/weir", "/teams/a", "/"+strings.Repeat("a", 199))
 	f("trustdomain", "example.com", "prod", "a_b-c.9", "192.0.2.1", strings.Repeat("a", 255))
 }
 
@@ -57,6 +59,8 @@ func TestFormatsErrors(t *testing.T) {
 	f("hosttemplate", "", "example.com", "{tenant}-x.example.com", "{tenant}.{tenant}", "{Tenant}.x", "{tenant}.X", "{tenant}..x", "*.{tenant}.x")
 	f("pathpattern", "", "*", "a", "a/*", "/a*", "/*/a", "/a/*/*", "/a?b", "/a#b", "/a b", "/a//b", "//", "/./a", "/a/..", "/../*", "/a%", "/a%2", "/a%2g", `/a\b`, "/ü", "/{tenant}")
 	f("pathtemplate", "", "{tenant}", "/t", "/t{tenant}", "/{tenant}/{tenant}", "/{tenant}x/", "/{tenant}/../x", "/*/{tenant}", "/{tenant}?x")
+	f("clienturl", "", "127.0.0.1:2379", "http://127.0.0.1", "https://a:0", "https://a:2379/", "https://a:2379/v3", "https://u@a:2379", "unix:/run/etcd", "tcp://a:1", "HTTPS://a:1")
+	f("keyprefix", "", "/", "weir", "/weir/", "/a//b", "/a b", "/ü", "/"+strings.Repeat("a", 200))
 	f("spiffepattern", "", "/ns", "{tenant}", "/{tenant}/", "/ns/{tenant}/sa/", "/ns/{tenant}/%41", "/ns/{tenant}/a:b", "/{tenant}/../x", "/ns/x{tenant}")
 	f("trustdomain", "", "Example.com", "spiffe://example.com", "example.com/x", "example.com:8443", "a b", "ü", strings.Repeat("a", 256))
 }

@@ -46,11 +46,7 @@ func (c *compiler) resolveSidecar() {
 	for _, network := range spec.TrustedProxies {
 		s.TrustedProxies = append(s.TrustedProxies, netip.Prefix(network))
 	}
-	for _, source := range spec.Policies {
-		if source.File != nil {
-			s.PolicyFiles = append(s.PolicyFiles, ResolvePath(d.Origin, source.File.Path))
-		}
-	}
+	s.resolveSources(d.Origin, spec.Policies)
 	for _, source := range spec.Identity {
 		if source.APIKey != nil {
 			key := *source.APIKey

@@ -150,10 +150,13 @@ type CIDRTenant struct {
 
 // PolicySource is one place documents come from. Exactly one of file and etcd is set.
 type PolicySource struct {
+	// Name is what origins, logs and metrics call the source, and must be its own. Empty means etcd for one with etcd; files without a
+	// name are one source with those of -f, and called file.
+	Name string `yaml:"name" weir:"format=dnslabel"`
 	// File is a file or a directory of *.yaml, *.yml and *.json files, watched.
 	File *FileSource `yaml:"file"`
 	// Etcd is a key prefix in an etcd cluster, watched.
-	Etcd *EtcdSource `yaml:"etcd" weir:"later"`
+	Etcd *EtcdSource `yaml:"etcd"`
 }
 
 // FileSource reads documents from the file system.
@@ -162,17 +165,19 @@ type FileSource struct {
 	Path string `yaml:"path" weir:"required"`
 }
 
-// EtcdSource reads documents from etcd.
+// EtcdSource reads documents from an etcd cluster, version 3.4 or newer, and follows their changes. Relative paths are taken from the
+// folder of the document.
 type EtcdSource struct {
-	// Endpoints are the members' client URLs.
-	Endpoints []string `yaml:"endpoints" weir:"required"`
-	// Prefix is where the keys begin.
-	Prefix string `yaml:"prefix" weir:"default=/weir"`
-	// TLS secures the connection.
+	// Endpoints are the members' client URLs: all with https, or none. Name all members, so that the loss of one does not matter.
+	Endpoints []string `yaml:"endpoints" weir:"required,format=clienturl"`
+	// Prefix is where the keys begin. Documents are at PREFIX/v1/policy/KIND/NAME.
+	Prefix string `yaml:"prefix" weir:"default=/weir,format=keyprefix"`
+	// TLS says whom to trust and what to show at endpoints with https. Replaced files are read with the next connection. Without
+	// it, the authorities of the system are trusted.
 	TLS *ClientTLS `yaml:"tls"`
-	// Username logs in; the password comes from PasswordFile.
+	// Username logs in, with the password of passwordFile. A user may also be named by the certificate of tls.
 	Username string `yaml:"username"`
-	// PasswordFile holds the password. A rotated file is picked up.
+	// PasswordFile holds the password, and possibly a line break. It is read again when the password is refused.
 	PasswordFile string `yaml:"passwordFile"`
 }
 

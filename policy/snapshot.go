@@ -70,8 +70,9 @@ type SidecarSettings struct {
 	APIKeys        []APIKeyTable    // one for each Identity with apiKey, in order; see Snapshot.WithKeys
 	KeySets        []KeySet         // one for each Identity with jwt, in order; see Snapshot.WithKeys
 	UnknownTenant  UnknownMode
-	PolicyFiles    []string // files and directories of `policies`
-	LastGood       string   // empty: none
+	PolicyFiles    []string               // files and directories of `policies`
+	Sources        []PolicySourceSettings // all of `policies`, in order: a later one takes precedence
+	LastGood       string                 // empty: none
 	HeaderTimeout  time.Duration
 	IdleTimeout    time.Duration
 	BodyTimeout    time.Duration
@@ -81,6 +82,13 @@ type SidecarSettings struct {
 	DrainTimeout   time.Duration
 	Bounds         BoundsSettings
 	AccessLog      AccessLog
+}
+
+// PolicySourceSettings is one PolicySource, resolved. Exactly one of File and Etcd is set.
+type PolicySourceSettings struct {
+	Name string      // of all sources with Etcd or with a name of their own, no two have the same
+	File string      // a file or a directory
+	Etcd *EtcdSource // with paths resolved
 }
 
 // ListenerSettings is one Listener, resolved.

@@ -111,17 +111,7 @@ func (d *decoder) sidecar(s *SidecarSpec) {
 	for i := range s.Identity {
 		d.identity(&s.Identity[i], joinIndex("spec.identity", i))
 	}
-	paths := firsts{}
-	for i, p := range s.Policies {
-		at := joinIndex("spec.policies", i)
-		d.exactlyOne(at, "file", "etcd")
-		if p.File != nil {
-			d.unique(paths, p.File.Path, at+".file.path")
-		}
-		if p.Etcd != nil && p.Etcd.TLS != nil {
-			d.clientTLS(at + ".etcd.tls")
-		}
-	}
+	d.policySources(s.Policies)
 }
 
 // framingNames are fields that frame or route a message, or belong to one connection. None of them can say who a tenant is.

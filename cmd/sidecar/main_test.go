@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -24,6 +25,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
 
+	"weir/control/etcd/etcdtest"
 	"weir/proxy/certs/certtest"
 )
 
@@ -65,7 +67,9 @@ const patience = 20 * time.Second
 // With -tls FOLDER, http and await believe that authority and show that certificate.
 //
 //	signal NAME                       send a signal to the programs in the background
+//	etcd                              set ETCD to the URL of a cluster that all scripts share, and PREFIX to one of the script's own
 func TestScripts(t *testing.T) {
+	cluster := sync.OnceValue(func() *etcdtest.Cluster { return etcdtest.Start(t, etcdtest.Options{}) })
 	testscript.Run(t, testscript.Params{
 		Dir:                 "../../testdata/script",
 		RequireExplicitExec: true,
@@ -81,6 +85,10 @@ func TestScripts(t *testing.T) {
 			"signal":   cmdSignal,
 
 			"certificate": cmdCertificate,
+			"etcd": func(ts *testscript.TestScript, _ bool, _ []string) {
+				ts.Setenv("ETCD", cluster().Endpoint(0))
+				ts.Setenv("PREFIX", "/"+ts.Name())
+			},
 		},
 	})
 }

@@ -49,7 +49,8 @@ var ErrNoPassword = errors.New("no password")
 // Client is a connection to a cluster. It connects when it is first used, and again by itself; certificates and authorities are read
 // anew for each connection, the password with each [Client.Renew]. It is safe for concurrent use.
 type Client struct {
-	o Options
+	o    Options
+	line *line
 
 	mu      sync.Mutex
 	current *clientv3.Client
@@ -68,7 +69,7 @@ func Open(o Options) (*Client, error) {
 	if len(o.Endpoints) == 0 {
 		return nil, errors.New("cannot reach etcd: no endpoint is given, want URLs as in http://127.0.0.1:2379")
 	}
-	c := &Client{o: o}
+	c := &Client{o: o, line: &line{members: len(o.Endpoints)}}
 	made, err := c.connect()
 	if err != nil {
 		return nil, err
@@ -85,7 +86,7 @@ func (c *Client) connect() (*clientv3.Client, error) {
 	}
 	creds := insecure.NewCredentials()
 	if secure {
-		if creds, err = newRotating(c.o.TLS); err != nil {
+		if creds, err = newRotating(c.o.TLS, c.line); err != nil {
 			return nil, err
 		}
 	}
@@ -96,7 +97,8 @@ func (c *Client) connect() (*clientv3.Client, error) {
 		DialKeepAliveTimeout: c.o.KeepAlive / 2,
 		PermitWithoutStream:  true,
 		Logger:               zap.NewNop(), // whoever calls says what failed, in the log that the user reads
-		DialOptions:          []grpc.DialOption{grpc.WithTransportCredentials(creds)},
+		DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(creds), grpc.WithContextDialer(c.line.dial), redial(),
+			grpc.WithChainUnaryInterceptor(lazyLogin())},
 	}
 	if c.o.Username != "" {
 		password, err := readPassword(c.o.PasswordFile)
@@ -159,17 +161,19 @@ func (c *Client) Call(ctx context.Context) (context.Context, context.CancelFunc)
 
 // Renew drops the connections and the token, and makes new ones with the files as they are now. The calls and watches of the client
 // before end with an error. When a file cannot be read, the client before stays.
-func (c *Client) Renew() error {
+func (c *Client) Renew() error { return c.RenewFrom(c.Etcd()) }
+
+// RenewFrom is Renew unless somebody has done it since used was the client: those who share a connection find out together that it
+// is dead.
+func (c *Client) RenewFrom(used *clientv3.Client) error {
 	made, err := c.connect()
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
-	old := c.current
-	if c.closed {
-		old = made
-	} else {
-		c.current = made
+	old := made
+	if !c.closed && c.current == used {
+		c.current, old = made, used
 	}
 	c.mu.Unlock()
 	_ = old.Close()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -28,12 +29,11 @@ type View struct {
 
 // Find returns the item of a key.
 func (v View) Find(key string) (Item, bool) {
-	for _, item := range v.Items {
-		if item.Key == key {
-			return item, true
-		}
+	i, ok := slices.BinarySearchFunc(v.Items, key, func(item Item, key string) int { return strings.Compare(item.Key, key) })
+	if !ok {
+		return Item{}, false
 	}
-	return Item{}, false
+	return v.Items[i], true
 }
 
 // pageItems is how many keys are asked for at once, so that no answer is larger than etcd can send.
@@ -47,13 +47,13 @@ func (c *Client) Read(ctx context.Context, prefix string, revision int64) (View,
 	for from := prefix; ; {
 		page, err := c.page(ctx, from, end, v.Revision)
 		if err != nil {
-			return View{}, fmt.Errorf("cannot read %s: %w", prefix, err)
+			return View{}, fmt.Errorf("cannot read %s: %w", prefix, c.Explain(err))
 		}
 		if v.Revision == 0 {
 			v.Revision = page.Header.Revision
 		}
 		for _, kv := range page.Kvs {
-			v.Items = append(v.Items, Item{string(kv.Key), kv.Value, kv.CreateRevision, kv.ModRevision, kv.Version, kv.Lease})
+			v.Items = append(v.Items, itemOf(kv))
 		}
 		if !page.More {
 			return v, nil
@@ -106,7 +106,7 @@ func (c *Client) Commit(ctx context.Context, writes []Write) (revision int64, er
 	}
 	answer, err := c.Etcd().Txn(ctx).If(conditions...).Then(puts...).Else(checks...).Commit()
 	if err != nil {
-		return 0, fmt.Errorf("cannot write %d keys: %w", len(writes), err)
+		return 0, fmt.Errorf("cannot write %d keys: %w", len(writes), c.Explain(err))
 	}
 	if answer.Succeeded {
 		return answer.Header.Revision, nil

@@ -15,30 +15,37 @@ import (
 // Connections to etcd live long, so this costs nothing.
 type rotating struct {
 	files TLSFiles
+	line  *line // is told how handshakes end
 	credentials.TransportCredentials
 }
 
 // newRotating fails when the files are wrong now.
-func newRotating(files TLSFiles) (*rotating, error) {
+func newRotating(files TLSFiles, line *line) (*rotating, error) {
 	config, err := files.config()
 	if err != nil {
 		return nil, err
 	}
-	return &rotating{files, credentials.NewTLS(config)}, nil
+	return &rotating{files, line, credentials.NewTLS(config)}, nil
 }
 
 // ClientHandshake shakes hands with the files as they are.
 func (r *rotating) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	config, err := r.files.config()
 	if err != nil {
+		r.line.note(err)
 		return nil, nil, err
 	}
-	return credentials.NewTLS(config).ClientHandshake(ctx, authority, conn)
+	secured, info, err := credentials.NewTLS(config).ClientHandshake(ctx, authority, conn)
+	if err != nil {
+		r.line.note(err)
+		return nil, nil, err
+	}
+	return alertConn{secured, r.line}, info, nil
 }
 
 // Clone copies the credentials.
 func (r *rotating) Clone() credentials.TransportCredentials {
-	return &rotating{r.files, r.TransportCredentials.Clone()}
+	return &rotating{r.files, r.line, r.TransportCredentials.Clone()}
 }
 
 // config reads the files.

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weir/control/etcd"
+)
+
+// defaultPrefix is below which keys lie unless somebody says otherwise.
+const defaultPrefix = "/weir"
+
+// etcdFlags are what the command line says about an etcd cluster.
+type etcdFlags struct {
+	endpoints    []string
+	prefix       string
+	tls          etcd.TLSFiles
+	username     string
+	passwordFile string
+	timeout      time.Duration
+}
+
+// addEtcdFlags defines the flags of every command that talks to etcd.
+func addEtcdFlags(cmd *cobra.Command) *etcdFlags {
+	e := &etcdFlags{}
+	f := cmd.Flags()
+	f.StringSliceVar(&e.endpoints, "etcd", nil, "`URL` of each member of the etcd cluster, as in http://127.0.0.1:2379; several with commas")
+	f.StringVar(&e.prefix, "prefix", defaultPrefix, "`PATH` below which the keys lie")
+	f.StringVar(&e.tls.CAFile, "etcd-ca-file", "", "`FILE` of the authorities that may sign etcd's certificate (default: the system's)")
+	f.StringVar(&e.tls.CertFile, "etcd-cert-file", "", "`FILE` of our certificate for etcd; goes with --etcd-key-file")
+	f.StringVar(&e.tls.KeyFile, "etcd-key-file", "", "`FILE` of our private key for etcd")
+	f.StringVar(&e.username, "etcd-username", "", "`NAME` to log in to etcd with; goes with --etcd-password-file")
+	f.StringVar(&e.passwordFile, "etcd-password-file", "", "`FILE` of the password")
+	f.DurationVar(&e.timeout, "etcd-timeout", 5*time.Second, "longest that one call to etcd may take")
+	return e
+}
+
+// given says whether a cluster is named at all.
+func (e *etcdFlags) given() bool { return len(e.endpoints) > 0 }
+
+// check reports what can be known to be wrong before anybody is asked.
+func (e *etcdFlags) check() error {
+	if !e.given() {
+		return errors.New("no etcd is named: say where it is with --etcd http://HOST:2379, or with SIDECAR_ETCD in the environment")
+	}
+	for _, endpoint := range e.endpoints {
+		u, err := url.Parse(endpoint)
+		if err != nil || !slices.Contains([]string{"http", "https"}, u.Scheme) || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.User != nil {
+			return fmt.Errorf("cannot use --etcd %q: want the URLs of its members, as in http://127.0.0.1:2379 or https://etcd-0:2379,https://etcd-1:2379", endpoint)
+		}
+	}
+	switch {
+	case !strings.HasPrefix(e.prefix, "/") || strings.Trim(e.prefix, "/") == "":
+		return fmt.Errorf("cannot use --prefix %q: want a path, as in %s", e.prefix, defaultPrefix)
+	case (e.tls.CertFile == "") != (e.tls.KeyFile == ""):
+		return errors.New("--etcd-cert-file and --etcd-key-file go together")
+	case (e.username == "") != (e.passwordFile == ""):
+		return errors.New("--etcd-username and --etcd-password-file go together")
+	case e.timeout <= 0:
+		return fmt.Errorf("cannot use --etcd-timeout %v: want a positive duration", e.timeout)
+	}
+	return nil
+}
+
+// options are what a client of the cluster needs.
+func (e *etcdFlags) options() etcd.Options {
+	return etcd.Options{Endpoints: e.endpoints, TLS: e.tls, Username: e.username, PasswordFile: e.passwordFile, Timeout: e.timeout}
+}
+
+// layout is where things lie in the cluster.
+func (e *etcdFlags) layout() etcd.Layout { return etcd.LayoutAt(e.prefix) }
+
+// open checks the flags and prepares a connection. Mistakes in the flags are usage errors.
+func (e *etcdFlags) open(cmd *cobra.Command) (*etcd.Client, error) {
+	if err := e.check(); err != nil {
+		return nil, &usageError{command: cmd.CommandPath(), err: err}
+	}
+	return etcd.Open(e.options())
+}

@@ -1,0 +1,195 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"weir/control/etcd/etcdtest"
+)
+
+// watched is a follower that runs, and what it has said.
+type watched struct {
+	t *testing.T
+	f *Follower
+
+	mu      sync.Mutex
+	changed chan struct{} // replaced with each change
+	views   []View
+	fails   []error
+	healthy bool
+	log     strings.Builder
+}
+
+// Write collects the log.
+func (w *watched) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log.Write(p)
+}
+
+// follow starts a follower that ends with the test.
+func follow(t *testing.T, o FollowerOptions) *watched {
+	t.Helper()
+	w := &watched{t: t, changed: make(chan struct{})}
+	o.Logger = zerolog.New(w)
+	if o.Prefix == "" {
+		o.Prefix = "/w/"
+	}
+	w.f = NewFollower(o)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := w.f.Run(ctx, w.update, w.failed); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	t.Cleanup(func() { cancel(); running.Wait() })
+	return w
+}
+
+func (w *watched) update(v View) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.views, w.healthy = append(w.views, v), true
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+func (w *watched) failed(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fails, w.healthy = append(w.fails, err), false
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// patience bounds every wait of these tests.
+const patience = 40 * time.Second
+
+// until waits for a condition on what was said, looking again at each word.
+func (w *watched) until(what string, holds func() bool) {
+	w.t.Helper()
+	deadline := time.After(patience)
+	for {
+		w.mu.Lock()
+		done, changed := holds(), w.changed
+		w.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.t.Fatalf("%s: not within %s; views %d, fails %v, stats %+v\n%s", what, patience, len(w.views), w.fails, w.f.Stats(), w.log.String())
+		}
+	}
+}
+
+// has waits for a view that is healthy and has exactly these values, as in a=1 b=2.
+func (w *watched) has(want string) {
+	w.t.Helper()
+	w.until("a view with "+want, func() bool { return w.healthy && len(w.views) > 0 && values(w.views[len(w.views)-1]) == want })
+}
+
+// fails waits for a failure of a cause.
+func (w *watched) failing(cause Cause) {
+	w.t.Helper()
+	w.until("a failure by "+string(cause), func() bool { return len(w.fails) > 0 && CauseOf(w.fails[len(w.fails)-1]) == cause })
+}
+
+// connected waits until a watch is open.
+func (w *watched) connected() {
+	w.t.Helper()
+	eventually(w.t, "a watch", func() bool { return w.f.Stats().Connected })
+}
+
+// eventually waits for a condition that tells nobody when it comes true.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !holds(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %s", what, patience)
+		}
+	}
+}
+
+// values are a view's keys without the prefix, and its values.
+func values(v View) string {
+	var b strings.Builder
+	for i, item := range v.Items {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		fmt.Fprintf(&b, "%s=%s", strings.TrimPrefix(item.Key, "/w/"), item.Value)
+	}
+	return b.String()
+}
+
+// lists waits until the follower counts so many.
+func (w *watched) lists(want int) {
+	w.t.Helper()
+	if got := w.f.Stats().Lists; got != want {
+		w.t.Errorf("made the copy anew %d times, want %d; %+v", got, want, w.f.Stats())
+	}
+}
+
+// open opens a client of endpoints that ends with the test.
+func open(t testing.TB, o Options) *Client {
+	t.Helper()
+	c, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// line puts a relay before a member.
+func lineTo(t testing.TB, cluster *etcdtest.Cluster, member int) (*etcdtest.Relay, string) {
+	relay := etcdtest.NewRelay(t, cluster.Address(member))
+	return relay, "http://" + relay.Address()
+}
+
+func TestListAndWatch(t *testing.T) {
+	cluster := etcdtest.Start(t, etcdtest.Options{})
+	cluster.Put("/w/a", "1")
+	cluster.Put("/x", "not ours")
+	w := follow(t, FollowerOptions{Client: open(t, Options{Endpoints: cluster.Endpoints()})})
+	w.has("a=1")
+	revision := cluster.Put("/w/b", "2")
+	w.has("a=1 b=2")
+	if _, err := cluster.Client().Delete(t.Context(), "/w/a"); err != nil {
+		t.Fatal(err)
+	}
+	w.has("b=2")
+	if got := w.f.Stats().Revision; got != revision+1 {
+		t.Errorf("complete up to %d, want %d", got, revision+1)
+	}
+	w.lists(1)
+}
+
+func TestCutResumesByRevision(t *testing.T) {
+	cluster := etcdtest.Start(t, etcdtest.Options{})
+	relay, endpoint := lineTo(t, cluster, 0)
+	cluster.Put("/w/a", "1")
+	w := follow(t, FollowerOptions{Client: open(t, Options{Endpoints: []string{endpoint}})})
+	w.has("a=1")
+	w.connected()
+	relay.Cut()
+	w.failing(Ended)
+	cluster.Put("/w/a", "2")
+	w.failing(Unreachable)
+	relay.Heal()
+	w.has("a=2")
+	w.lists(1)
+}
