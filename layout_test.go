@@ -101,6 +101,10 @@ var rooms = map[string]room{
 		weir:    []string{"weir/control", "weir/policy"},
 		outside: []string{etcdClient, etcdAPI, grpc, zap, logs, metrics},
 	},
+	"weir/control/fleet": { // the etcd client itself for leases, which documents do not have
+		weir:    []string{"weir/control", "weir/control/etcd", "weir/policy"},
+		outside: []string{etcdClient, etcdErrors, logs, metrics},
+	},
 	"weir/control/etcd/etcdtest": { // for tests
 		outside: []string{etcdClient, "go.etcd.io/etcd/client/pkg/v3", "go.etcd.io/etcd/server/v3/embed", zap},
 	},

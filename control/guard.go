@@ -1,0 +1,112 @@
+package control
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"weir/policy"
+)
+
+// The guard against removals. Whoever empties a prefix in a store, or points a sidecar at the wrong one, does not mean to lift the
+// limits of everybody; but to a sidecar it looks the same as if he did. So a source with revisions cannot take many tenants out of
+// policy until the author of the change has said that this is meant. What it adds and changes otherwise comes into force meanwhile.
+//
+// Files have no such guard: there is nobody to ask, a folder that vanishes is kept for other reasons, and they are the operator's
+// own. For the same reason nothing is held when the operator's Sidecar no longer names a source.
+
+// Removals are the tenants that a change takes out of policy.
+type Removals struct {
+	// Gone are they: names, and selectors as in `match "eu-*"`, `any` and `unknown`, sorted, names first. They are those that no
+	// policy says any more, whatever other selectors cover them.
+	Gone []string
+	// Of is how many there were before.
+	Of int
+	// Any says that the last policy for any tenant is among them.
+	Any bool
+}
+
+// Many reports whether the change needs to be confirmed: when it removes all tenants, more than 30 % of them and at least three, or
+// the last policy for any tenant.
+func (r Removals) Many() bool {
+	gone := len(r.Gone)
+	return gone > 0 && (gone == r.Of || r.Any || gone >= 3 && 10*gone > 3*r.Of)
+}
+
+// String says how many of how many, and names some, as in "3 of 4 tenants (75 %): acme, globex, any".
+func (r Removals) String() string {
+	const most = 5
+	named := strings.Join(r.Gone[:min(len(r.Gone), most)], ", ")
+	if more := len(r.Gone) - most; more > 0 {
+		named += fmt.Sprintf(" and %d more", more)
+	}
+	return fmt.Sprintf("%d of %d tenants (%d %%): %s", len(r.Gone), r.Of, 100*len(r.Gone)/max(r.Of, 1), named)
+}
+
+// RemovedTenants compares the TenantPolicies of two sets of documents. It looks at tenants as they are written, for whichever service:
+// so everybody who sees the same change comes to the same answer.
+func RemovedTenants(before, after []*policy.Document) Removals {
+	was, is := selectors(before), selectors(after)
+	r := Removals{Of: len(was)}
+	maps.DeleteFunc(was, func(s selector, _ bool) bool { return is[s] })
+	for _, s := range slices.SortedFunc(maps.Keys(was), compareSelectors) {
+		r.Gone = append(r.Gone, s.String())
+		r.Any = r.Any || s.by == policy.SpecAny
+	}
+	return r
+}
+
+// selector is one tenant as a policy says it: by name, or by what covers it.
+type selector struct {
+	by   policy.Specificity
+	text string // the name or the pattern
+}
+
+// String is the name, or the selector in the words of documents.
+func (s selector) String() string {
+	switch s.by {
+	case policy.SpecNames:
+		return s.text
+	case policy.SpecMatch:
+		return fmt.Sprintf("match %q", s.text)
+	}
+	return s.by.String()
+}
+
+// compareSelectors puts names first.
+func compareSelectors(a, b selector) int {
+	return cmp.Or(cmp.Compare(b.by, a.by), cmp.Compare(a.text, b.text))
+}
+
+func selectors(docs []*policy.Document) map[selector]bool {
+	all := make(map[selector]bool)
+	for _, d := range docs {
+		spec, ok := d.Spec.(*policy.TenantPolicySpec)
+		if !ok {
+			continue
+		}
+		for _, s := range selectorsOf(spec) {
+			all[s] = true
+		}
+	}
+	return all
+}
+
+func selectorsOf(spec *policy.TenantPolicySpec) []selector {
+	switch t := spec.Tenants; {
+	case t.Any:
+		return []selector{{by: policy.SpecAny}}
+	case t.Unknown:
+		return []selector{{by: policy.SpecUnknown}}
+	case t.Match != "":
+		return []selector{{policy.SpecMatch, t.Match}}
+	default:
+		list := make([]selector, 0, len(t.Names))
+		for _, name := range t.Names {
+			list = append(list, selector{policy.SpecNames, name})
+		}
+		return list
+	}
+}
