@@ -271,7 +271,7 @@ func (d *decoder) value(n *node, v reflect.Value, f *Field, path string) {
 	switch {
 	case t == reflect.TypeFor[Patch]():
 		if d.want(n, mappingNode, "a mapping", path) {
-			v.Set(reflect.ValueOf(Patch{n}))
+			v.SetString(string(patchOf(n)))
 		}
 	case t.Kind() == reflect.Pointer:
 		target := reflect.New(t.Elem())

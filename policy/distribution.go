@@ -3,6 +3,7 @@ package policy
 import (
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -49,14 +50,34 @@ type Overlay struct {
 
 // Patch is a part of a spec, of the kind that its overlay names. It is merged with a document's spec field by field: what it does not
 // name stays, null takes a field away, lists whose items have a required name are merged by it, other lists are replaced.
-type Patch struct{ tree *node }
+//
+// The value is what was written, in JSON with sorted keys. What is merged is the document's own text.
+type Patch string
 
-// MarshalText is the canonical form of what is written, so that a changed patch changes its document's digest.
-func (p Patch) MarshalText() ([]byte, error) {
-	if p.tree == nil {
-		return nil, nil
+// patchOf is the value of a patch.
+func patchOf(n *node) Patch {
+	switch n.kind {
+	case mappingNode:
+		var fields []string
+		for _, e := range n.fields {
+			fields = append(fields, strconv.Quote(e.key.text)+": "+string(patchOf(e.value)))
+		}
+		slices.Sort(fields)
+		return Patch("{" + strings.Join(fields, ", ") + "}")
+	case sequenceNode:
+		var items []string
+		for _, item := range n.items {
+			items = append(items, string(patchOf(item)))
+		}
+		return Patch("[" + strings.Join(items, ", ") + "]")
 	}
-	return []byte(canonical(p.tree)), nil
+	switch n.scalar {
+	case stringScalar:
+		return Patch(strconv.Quote(n.text))
+	case nullScalar:
+		return "null"
+	}
+	return Patch(n.text)
 }
 
 // Selects reports whether a document goes to the cluster.
@@ -84,13 +105,13 @@ func hasLabels(d *Document, want map[string]string) bool {
 func (k Kind) PassedOver() bool { return k == KindPolicyTest || k == KindDistribution }
 
 func (d *decoder) distribution(s *DistributionSpec) {
-	d.distributionEtcd("spec.from")
+	d.etcd(&s.From, "spec.from")
 	places := firsts{place(&s.From): "spec.from"}
 	names := firsts{}
 	for i := range s.To {
 		t, at := &s.To[i], joinIndex("spec.to", i)
 		d.unique(names, t.Name, at+".name")
-		d.distributionEtcd(at + ".etcd")
+		d.etcd(&t.Etcd, at+".etcd")
 		if len(t.Etcd.Endpoints) > 0 {
 			d.unique(places, place(&t.Etcd), at+".etcd")
 		}
@@ -109,25 +130,17 @@ func place(s *EtcdSource) string {
 	return strings.Join(slices.Sorted(slices.Values(s.Endpoints)), ",") + " below " + strings.TrimRight(s.Prefix, "/")
 }
 
-func (d *decoder) distributionEtcd(at string) {
-	if n := d.doc.tree.value(at); n == nil || n.kind != mappingNode {
-		return // reported already
-	}
-	d.clientTLS(at + ".tls")
-	d.goesWith(at, "username", "passwordFile")
-	d.goesWith(at, "passwordFile", "username")
-}
-
 // overlay checks a patch as what it is, a part of a spec: what is wrong with it is said where it is written.
 func (d *decoder) overlay(o *Overlay, at string) {
 	if o.Name != "" && len(o.MatchLabels) > 0 {
 		d.fail(at+".matchLabels", "does not go with name, which means one document")
 	}
 	spec := d.shapes.newSpec(Kind(o.Kind))
-	if spec == nil || o.Patch.tree == nil {
+	patch := d.doc.tree.value(at + ".patch")
+	if spec == nil || patch == nil || patch.kind != mappingNode {
 		return // reported already
 	}
 	d.partial = true
-	d.value(o.Patch.tree, reflect.ValueOf(spec).Elem(), &Field{}, at+".patch")
+	d.value(patch, reflect.ValueOf(spec).Elem(), &Field{}, at+".patch")
 	d.partial = false
 }

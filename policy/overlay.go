@@ -15,7 +15,7 @@ func (d *Document) Overlaid(to int, doc *Document) (*Document, []Problem) {
 			continue
 		}
 		at := joinIndex(joinIndex("spec.to", to)+".overlays", i) + ".patch"
-		text, err := merge(doc.source, overlays[i].Patch.tree, layoutOf(doc.Kind))
+		text, err := merge(doc.source, d.tree.value(at), layoutOf(doc.Kind))
 		if err != nil {
 			return nil, []Problem{d.Problem(Error, at, "cannot change %s %s: %s", doc.Kind, doc.Name, err)}
 		}

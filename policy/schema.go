@@ -136,5 +136,5 @@ func (s shapes) setDefaults(v reflect.Value) {
 
 // isStruct reports whether a field of this type is a mapping in a document.
 func isStruct(t reflect.Type) bool {
-	return t.Kind() == reflect.Struct && t != reflect.TypeFor[CIDR]() && t != reflect.TypeFor[Patch]()
+	return t.Kind() == reflect.Struct && t != reflect.TypeFor[CIDR]()
 }

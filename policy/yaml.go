@@ -350,11 +350,16 @@ func indexOfItem(list *yaml.Node, part *node) int {
 
 // encodable turns a part into a node of the library's.
 func encodable(n *node) *yaml.Node {
-	out := &yaml.Node{Kind: yaml.ScalarNode, Value: n.text, Tag: tagOf(n.scalar)}
+	out := &yaml.Node{Kind: yaml.ScalarNode, Value: n.text}
 	if n.flow {
 		out.Style = yaml.FlowStyle
 	}
 	switch n.kind {
+	case scalarNode:
+		if n.scalar == stringScalar && scalarKindOf(out) != stringScalar {
+			out.Style = yaml.DoubleQuotedStyle
+		}
+		out.Tag = tagOf(n.scalar)
 	case mappingNode:
 		out.Kind, out.Tag = yaml.MappingNode, "!!map"
 		for _, e := range n.fields {

@@ -54,7 +54,7 @@ func structOf(t reflect.Type) (reflect.Type, bool) {
 	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
 		t = t.Elem()
 	}
-	return t, t.Kind() == reflect.Struct && t != reflect.TypeFor[policy.CIDR]() && t != reflect.TypeFor[policy.Patch]()
+	return t, t.Kind() == reflect.Struct && t != reflect.TypeFor[policy.CIDR]()
 }
 
 // typeWords says what a field holds.
