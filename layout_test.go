@@ -103,7 +103,11 @@ var rooms = map[string]room{
 	},
 	"weir/control/fleet": { // the etcd client itself for leases, which documents do not have
 		weir:    []string{"weir/control", "weir/control/etcd", "weir/policy"},
-		outside: []string{etcdClient, etcdErrors, logs, metrics},
+		outside: []string{etcdClient, etcdAPI, logs, metrics},
+	},
+	"weir/control/distribute": { // writes etcd, but only by control/etcd
+		weir:    []string{"weir/control", "weir/control/etcd", "weir/policy", "weir/policy/diff"},
+		outside: []string{metrics, logs},
 	},
 	"weir/control/etcd/etcdtest": { // for tests
 		outside: []string{etcdClient, "go.etcd.io/etcd/client/pkg/v3", "go.etcd.io/etcd/server/v3/embed", zap},

@@ -1,0 +1,278 @@
+package distribute
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"weir/control"
+	"weir/control/etcd"
+	"weir/control/etcd/etcdtest"
+	"weir/policy"
+)
+
+// patience is how long a test waits for something that should come soon.
+const patience = 60 * time.Second
+
+// world is a source, some clusters behind lines that can fail, and a distributor between them.
+type world struct {
+	t        testing.TB
+	source   *etcdtest.Cluster
+	targets  []*etcdtest.Cluster
+	lines    []*etcdtest.Relay
+	writer   *etcd.Client   // of the source
+	readers  []*etcd.Client // of the targets, not through the lines
+	layout   etcd.Layout
+	d        *Distributor
+	stop     func()
+	statuses chan struct{}
+	log      *logBuffer
+}
+
+// logBuffer keeps log lines.
+type logBuffer struct {
+	mu    sync.Mutex
+	lines strings.Builder
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lines.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lines.String()
+}
+
+// newWorld starts clusters. Nothing is distributed yet.
+func newWorld(t testing.TB, targets int, configure func(i int, o *etcdtest.Options)) *world {
+	t.Helper()
+	w := &world{t: t, source: etcdtest.Start(t, etcdtest.Options{}), layout: etcd.LayoutAt("/weir"), log: new(logBuffer)}
+	w.writer = w.open(w.source.Endpoints())
+	for i := range targets {
+		o := etcdtest.Options{}
+		if configure != nil {
+			configure(i, &o)
+		}
+		c := etcdtest.Start(t, o)
+		w.targets = append(w.targets, c)
+		w.lines = append(w.lines, etcdtest.NewRelay(t, c.Address(0)))
+		w.readers = append(w.readers, w.open(c.Endpoints()))
+	}
+	return w
+}
+
+func (w *world) open(endpoints []string) *etcd.Client {
+	w.t.Helper()
+	c, err := etcd.Open(etcd.Options{Endpoints: endpoints})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// distribution is a Distribution from the source to all targets, each with what more says of it.
+func (w *world) distribution(more func(i int) string) *policy.Document {
+	w.t.Helper()
+	var b strings.Builder
+	fmt.Fprintf(&b, "apiVersion: %s\nkind: Distribution\nmetadata: {name: platform}\nspec:\n  from: {endpoints: [%q]}\n  to:\n", policy.APIVersion, w.source.Endpoint(0))
+	for i := range w.targets {
+		fmt.Fprintf(&b, "  - name: c%d\n    etcd: {endpoints: [%q]}\n", i, "http://"+w.lines[i].Address())
+		if more != nil {
+			b.WriteString(more(i))
+		}
+	}
+	return document(w.t, b.String())
+}
+
+func document(t testing.TB, text string) *policy.Document {
+	t.Helper()
+	docs, problems := policy.Decode("distribution.yaml", []byte(text))
+	if len(problems) > 0 || len(docs) != 1 {
+		t.Fatalf("%d documents, %v in\n%s", len(docs), problems, text)
+	}
+	return docs[0]
+}
+
+// start distributes until the test ends or stop is called.
+func (w *world) start(o Options) {
+	w.t.Helper()
+	w.statuses = make(chan struct{}, 1)
+	o.Logger = zerolog.New(zerolog.SyncWriter(w.log)).With().Timestamp().Logger()
+	o.Registerer = prometheus.NewRegistry()
+	o.OnStatus = func() {
+		select {
+		case w.statuses <- struct{}{}:
+		default:
+		}
+	}
+	if o.By == "" {
+		o.By = "test"
+	}
+	var err error
+	if w.d, err = New(o); err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- w.d.Run(ctx) }()
+	var once sync.Once
+	w.stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-ended; err != nil {
+				w.t.Errorf("Run: %v", err)
+			}
+		})
+	}
+	w.t.Cleanup(w.stop)
+}
+
+// apply writes documents to the source in one transaction, and returns its revision. An empty text deletes.
+func (w *world) apply(change etcd.Change, texts map[string]string) int64 {
+	w.t.Helper()
+	ctx := context.Background()
+	view, err := w.writer.Read(ctx, w.layout.Policy(), 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var writes []etcd.Write
+	put := func(key string, value []byte) {
+		item, _ := view.Find(key)
+		writes = append(writes, etcd.Write{Key: key, Value: value, Expect: item.Modified})
+	}
+	put(w.layout.Change(), change.Encode())
+	for key, text := range texts {
+		var value []byte
+		if text != "" {
+			value = []byte(text)
+		}
+		put(w.layout.Policy()+key, value)
+	}
+	revision, err := w.writer.Commit(ctx, writes)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return revision
+}
+
+// await waits until the status of the distribution is as wanted.
+func (w *world) await(what string, want func(*control.SyncStatus) bool) control.SyncStatus {
+	w.t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		s := w.d.Status()
+		if want(&s) {
+			return s
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			w.t.Fatalf("%s: not so after %v:\n%s\n%s", what, patience, s.Text(), w.log)
+		}
+	}
+}
+
+// inStepAt waits until the chosen clusters are in step with a revision of the source or a later one.
+func (w *world) inStepAt(revision int64, chosen ...int) {
+	w.t.Helper()
+	if len(chosen) == 0 {
+		for i := range w.targets {
+			chosen = append(chosen, i)
+		}
+	}
+	w.await(fmt.Sprintf("clusters %v in step at %d", chosen, revision), func(s *control.SyncStatus) bool {
+		for _, i := range chosen {
+			if c := s.Clusters[i]; c.State != inStep || c.Applied < revision {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// texts are the documents of a cluster by KIND/NAME.
+func (w *world) texts(c *etcd.Client) map[string]string {
+	w.t.Helper()
+	view, err := c.Read(context.Background(), w.layout.Policy(), 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	all := make(map[string]string)
+	for _, item := range view.Items {
+		if item.Key != w.layout.Change() {
+			all[strings.TrimPrefix(item.Key, w.layout.Policy())] = string(item.Value)
+		}
+	}
+	return all
+}
+
+// awaitTexts waits until a cluster has these documents and no others.
+func (w *world) awaitTexts(i int, want map[string]string) {
+	w.t.Helper()
+	w.await(fmt.Sprintf("documents of cluster %d", i), func(*control.SyncStatus) bool { return fmt.Sprint(w.texts(w.readers[i])) == fmt.Sprint(want) })
+}
+
+// policyText is a TenantPolicy for one tenant.
+func policyText(name string, requests int) string {
+	return fmt.Sprintf("apiVersion: %s\nkind: TenantPolicy\nmetadata: {name: %s}\nspec: # of %s\n  tenants: {names: [%s]}\n  limits: [{name: steady, requests: %d}]\n",
+		policy.APIVersion, name, name, name, requests)
+}
+
+const backendText = "apiVersion: weir.dev/v1alpha1\nkind: Backend\nmetadata: {name: orders}\nspec: {endpoints: [{address: \"127.0.0.1:9000\"}]}\n"
+const routeText = "apiVersion: weir.dev/v1alpha1\nkind: Route\nmetadata: {name: orders}\nspec: {backend: orders, match: [{path: /*}]}\n"
+
+// some documents.
+func firstTexts(policies int) map[string]string {
+	all := map[string]string{"Backend/orders": backendText, "Route/orders": routeText}
+	for i := range policies {
+		name := fmt.Sprintf("t%d", i)
+		all["TenantPolicy/"+name] = policyText(name, 100)
+	}
+	return all
+}
+
+func TestDistribute(t *testing.T) {
+	w := newWorld(t, 2, nil)
+	texts := firstTexts(10)
+	revision := w.apply(etcd.Change{By: "a"}, texts)
+	w.start(Options{Distribution: w.distribution(nil)})
+	w.inStepAt(revision)
+	w.awaitTexts(0, texts)
+	w.awaitTexts(1, texts)
+
+	// A change and a deletion.
+	texts["TenantPolicy/t3"] = policyText("t3", 50)
+	revision = w.apply(etcd.Change{By: "a"}, map[string]string{"TenantPolicy/t3": texts["TenantPolicy/t3"], "TenantPolicy/t4": ""})
+	delete(texts, "TenantPolicy/t4")
+	w.inStepAt(revision)
+	w.awaitTexts(0, texts)
+
+	// Drift of every kind.
+	key := w.layout.Policy() + "TenantPolicy/"
+	w.targets[0].Put(key+"t1", policyText("t1", 1))
+	w.targets[0].Put(key+"x", policyText("x", 1))
+	if _, err := w.targets[0].Client().Delete(context.Background(), key+"t2"); err != nil {
+		t.Fatal(err)
+	}
+	w.await("drift is repaired", func(s *control.SyncStatus) bool { return s.Clusters[0].DriftRepaired == 3 })
+	w.awaitTexts(0, texts)
+	s := w.d.Status()
+	if s.Clusters[0].DriftFound != 3 || s.Clusters[1].DriftFound != 0 {
+		t.Errorf("drift found: %d and %d, want 3 and 0\n%s", s.Clusters[0].DriftFound, s.Clusters[1].DriftFound, w.log)
+	}
+	t.Log("\n" + s.Text() + w.log.String())
+}
