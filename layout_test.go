@@ -114,7 +114,7 @@ var rooms = map[string]room{
 	},
 	"weir/cmd/sidecar": {
 		weir: []string{"weir/admit", "weir/admit/policytest", "weir/policy", "weir/policy/reference", "weir/proxy", "weir/proxy/upstream", "weir/control",
-			"weir/control/file", "weir/control/etcd", "weir/policy/diff", "weir/limit"},
+			"weir/control/distribute", "weir/control/file", "weir/control/etcd", "weir/policy/diff", "weir/limit"},
 		outside: []string{cobra, pflag, logs, metrics, memlimit, histograms},
 	},
 }

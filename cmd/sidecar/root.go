@@ -36,7 +36,8 @@ Exit codes: 0 fine, 1 failed at run time, 2 wrong usage, 3 invalid documents.`,
   sidecar validate policies/                              check documents
   sidecar test policies/                                  run their unit tests
   sidecar explain TenantPolicy.spec.limits                what a field means
-  sidecar why --tenant acme --path /pay                   why a request is refused`,
+  sidecar why --tenant acme --path /pay                   why a request is refused
+  sidecar sync -f distribution.yaml                       keep many clusters equal to one`,
 		Version:            readBuild().Version,
 		SilenceErrors:      true,
 		SilenceUsage:       true,
@@ -56,6 +57,7 @@ Exit codes: 0 fine, 1 failed at run time, 2 wrong usage, 3 invalid documents.`,
 		c.fmtCommand(),
 		c.explainCommand(),
 		c.whyCommand(),
+		c.syncCommand(),
 		c.demoCommand(),
 		c.versionCommand(),
 	)

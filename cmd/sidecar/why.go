@@ -5,11 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
-	"net/url"
-	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -103,42 +98,13 @@ func (o *whyOptions) check() error {
 
 // askSidecar prints what a running sidecar answers.
 func askSidecar(ctx context.Context, out io.Writer, o whyOptions, output string) error {
-	address := o.admin
-	if address == "" {
-		address = defaultAdmin
-	}
 	query := control.WhyQuery(o.inquiry)
 	query.Set("o", output)
-	network, at := policy.SplitAddress(address)
-	client := &http.Client{
-		Timeout: 10 * time.Second,
-		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, network, at)
-		}},
+	err := askAdmin(ctx, out, o.admin, "/why", query)
+	var silent *silentError
+	if errors.As(err, &silent) {
+		return fmt.Errorf("no sidecar answers at %s (%w); start one, name its admin port with --admin, or answer from documents with -f", silent.address, silent.err)
 	}
-	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://sidecar/why?"+query.Encode(), nil)
-	if err != nil {
-		panic("BUG: cannot make a request of an encoded query: " + err.Error())
-	}
-	answer, err := client.Do(req)
-	if err != nil {
-		var failed *url.Error
-		if errors.As(err, &failed) {
-			err = failed.Err // without the URL, which nobody wrote
-		}
-		return fmt.Errorf("no sidecar answers at %s (%w); start one, name its admin port with --admin, or answer from documents with -f", address, err)
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(answer.Body, 16<<20))
-	if err != nil {
-		return fmt.Errorf("cannot read what %s answers: %w", address, err)
-	}
-	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("the sidecar at %s: %s", address, strings.TrimSpace(string(text)))
-	}
-	_, err = out.Write(text)
 	return err
 }
 

@@ -86,8 +86,10 @@ func decode(item etcd.Item, layout etcd.Layout, source string) (*policy.Document
 	switch {
 	case len(docs) == 0 && len(problems) == 0:
 		return nil, fail("the key has no document, want %s %s", kind, name)
-	case len(docs) != 1 || hasErrors(problems):
-		return nil, append(problems, fail("cannot be distributed: want one document that is valid; sidecar apply writes no others")...)
+	case hasErrors(problems):
+		return nil, problems
+	case len(docs) != 1:
+		return nil, fail("the key has %d documents, want %s %s alone", len(docs), kind, name)
 	case docs[0].Kind != kind || docs[0].Name != name:
 		return nil, fail("the key holds %s %s, want %s %s", docs[0].Kind, docs[0].Name, kind, name)
 	}

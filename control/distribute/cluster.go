@@ -211,10 +211,14 @@ func (c *cluster) meet(ctx context.Context) error {
 	}
 	switch {
 	case !c.met:
-		c.met, c.recalls, c.holding = true, r.Distribution == c.identity().Distribution, r.same(c.identity())
-		c.ours = make(map[string]int64)
-		if c.recalls {
+		c.met, c.recalls, c.holding = true, c.distributed(), r.same(c.identity())
+		switch {
+		case c.recalls:
 			c.ours = adopt(c.have, item.Modified)
+		case c.o.TakeOver:
+			c.ours = adopt(c.have, c.revision)
+		default:
+			c.ours = make(map[string]int64)
 		}
 	case newer && r.same(c.identity()):
 		// A write of ours of which we did not hear, or another process that brings the same.
@@ -239,6 +243,12 @@ func (c *cluster) identity() record {
 		r.Revision, r.Written = c.want.catalog.revision, c.want.catalog.written
 	}
 	return r
+}
+
+// distributed reports whether this distribution has brought documents to the cluster before.
+func (c *cluster) distributed() bool {
+	r, err := parseRecord(c.record.Value)
+	return err == nil && r.Distribution == c.rule.distribution.Name
 }
 
 // decoded are the documents of some of what the cluster has.

@@ -3,6 +3,8 @@ package distribute
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -10,6 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 
 	"weir/control"
 	"weir/control/etcd"
@@ -245,34 +249,58 @@ func firstTexts(policies int) map[string]string {
 	return all
 }
 
-func TestDistribute(t *testing.T) {
-	w := newWorld(t, 2, nil)
-	texts := firstTexts(10)
-	revision := w.apply(etcd.Change{By: "a"}, texts)
-	w.start(Options{Distribution: w.distribution(nil)})
-	w.inStepAt(revision)
-	w.awaitTexts(0, texts)
-	w.awaitTexts(1, texts)
+// rootPassword is root's wherever secure was called.
+const rootPassword = "root"
 
-	// A change and a deletion.
-	texts["TenantPolicy/t3"] = policyText("t3", 50)
-	revision = w.apply(etcd.Change{By: "a"}, map[string]string{"TenantPolicy/t3": texts["TenantPolicy/t3"], "TenantPolicy/t4": ""})
-	delete(texts, "TenantPolicy/t4")
-	w.inStepAt(revision)
-	w.awaitTexts(0, texts)
+// secure demands a login at a cluster, where sync may write what it has to.
+func (w *world) secure(i int, password string) {
+	w.t.Helper()
+	client, ctx := w.targets[i].Client(), context.Background()
+	must := func(_ any, err error) {
+		w.t.Helper()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	must(client.UserAdd(ctx, "root", rootPassword))
+	must(client.UserGrantRole(ctx, "root", "root"))
+	must(client.RoleAdd(ctx, "sync"))
+	must(client.RoleGrantPermission(ctx, "sync", w.layout.Policy(), clientv3.GetPrefixRangeEnd(w.layout.Policy()), clientv3.PermissionType(clientv3.PermReadWrite)))
+	must(client.RoleGrantPermission(ctx, "sync", w.layout.Sync(), clientv3.GetPrefixRangeEnd(w.layout.Sync()), clientv3.PermissionType(clientv3.PermReadWrite)))
+	must(client.UserAdd(ctx, "sync", password))
+	must(client.UserGrantRole(ctx, "sync", "sync"))
+	must(client.AuthEnable(ctx))
+	file := filepath.Join(w.t.TempDir(), "root")
+	if err := os.WriteFile(file, []byte(rootPassword), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	reader, err := etcd.Open(etcd.Options{Endpoints: w.targets[i].Endpoints(), Username: "root", PasswordFile: file})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = reader.Close() })
+	w.readers[i] = reader
+}
 
-	// Drift of every kind.
-	key := w.layout.Policy() + "TenantPolicy/"
-	w.targets[0].Put(key+"t1", policyText("t1", 1))
-	w.targets[0].Put(key+"x", policyText("x", 1))
-	if _, err := w.targets[0].Client().Delete(context.Background(), key+"t2"); err != nil {
-		t.Fatal(err)
+// root does something at a secured cluster.
+func (w *world) root(i int, do func(ctx context.Context, c *clientv3.Client) error) {
+	w.t.Helper()
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: w.targets[i].Endpoints(), Username: "root", Password: rootPassword, Logger: zap.NewNop(), DialTimeout: 5 * time.Second,
+	})
+	if err != nil {
+		w.t.Fatal(err)
 	}
-	w.await("drift is repaired", func(s *control.SyncStatus) bool { return s.Clusters[0].DriftRepaired == 3 })
-	w.awaitTexts(0, texts)
-	s := w.d.Status()
-	if s.Clusters[0].DriftFound != 3 || s.Clusters[1].DriftFound != 0 {
-		t.Errorf("drift found: %d and %d, want 3 and 0\n%s", s.Clusters[0].DriftFound, s.Clusters[1].DriftFound, w.log)
+	defer client.Close()
+	if err := do(context.Background(), client); err != nil {
+		w.t.Fatal(err)
 	}
-	t.Log("\n" + s.Text() + w.log.String())
+}
+
+func (w *world) userPassword(i int, password string) {
+	w.t.Helper()
+	w.root(i, func(ctx context.Context, c *clientv3.Client) error {
+		_, err := c.UserChangePassword(ctx, "sync", password)
+		return err
+	})
 }

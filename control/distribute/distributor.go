@@ -245,6 +245,11 @@ func Settled(s *control.SyncStatus) bool {
 // Equal reports whether a cluster has what it should have.
 func Equal(c *control.SyncCluster) bool { return c.State == inStep }
 
+// Compared reports whether it is known what a cluster has and what it should have.
+func Compared(c *control.SyncCluster) bool {
+	return c.State == inStep || c.State == behind || c.State == drifted || c.State == held
+}
+
 func (d *Distributor) figures() []clusterFigures {
 	now := d.o.Clock()
 	var all []clusterFigures

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"weir/control"
 	"weir/control/etcd"
 )
 
@@ -71,7 +70,8 @@ func (c *cluster) judge() {
 	before, since := c.decoded(func(key string) bool { _, ok := c.ours[key]; return ok }), int64(0)
 	if c.want != nil {
 		before, since = documents(c.want.texts), c.want.catalog.written
-	} else if r, err := parseRecord(c.record.Value); err == nil {
+	} else if c.distributed() {
+		r, _ := parseRecord(c.record.Value)
 		since = r.Written
 	}
 	v := c.rule.judge(w, left, before, since)
@@ -92,7 +92,7 @@ func (c *cluster) judge() {
 
 // foreign says why nothing is brought to a cluster that has documents which no distribution of this name has brought there; empty: it may.
 func (c *cluster) foreign(todo []Difference) string {
-	if r, err := parseRecord(c.record.Value); err == nil && r.Distribution == c.rule.distribution.Name {
+	if c.o.TakeOver || c.distributed() {
 		return ""
 	}
 	var theirs []string
@@ -102,14 +102,6 @@ func (c *cluster) foreign(todo []Difference) string {
 		}
 	}
 	if len(theirs) == 0 {
-		return ""
-	}
-	if c.o.TakeOver {
-		for key, item := range c.have {
-			c.ours[key] = item.Modified
-		}
-		all := c.decoded(func(string) bool { return true })
-		c.confirmed = c.confirmed || control.RemovedTenants(all, documents(c.want.texts)).Many()
 		return ""
 	}
 	return fmt.Sprintf("has documents that %s did not bring there and would change or delete: %s; if that is meant, start once with --take-over",
