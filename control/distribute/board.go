@@ -90,7 +90,6 @@ func (c *cluster) state() (state, reason string) {
 
 // explain says what failed and what to do about it.
 func (c *cluster) explain(err error) string {
-	err = c.client.Explain(err)
 	advice := etcd.CauseOf(err).Advice()
 	if etcd.CauseOf(err) == etcd.Forbidden {
 		advice = fmt.Sprintf("grant what is missing: etcdctl role grant-permission ROLE --prefix=true readwrite %s, and readwrite %s", c.layout.Policy(), c.layout.Sync())

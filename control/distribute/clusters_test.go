@@ -304,3 +304,15 @@ func (w *world) userPassword(i int, password string) {
 		return err
 	})
 }
+
+// login has a distribution log in to a secured cluster.
+func (w *world) login(distribution *policy.Document, i int, password string) (file string) {
+	w.t.Helper()
+	file = filepath.Join(w.t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte(password), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	target := &distribution.Spec.(*policy.DistributionSpec).To[i]
+	target.Etcd.Username, target.Etcd.PasswordFile = "sync", file
+	return file
+}

@@ -173,6 +173,9 @@ func (d *Distributor) decode(ctx context.Context, views <-chan sighting) {
 	}
 }
 
+// openRetry is how long to wait for files that cannot be read.
+const openRetry = time.Second
+
 // runCluster opens a cluster, follows it and brings documents to it. What its files lack may come.
 func (d *Distributor) runCluster(ctx context.Context, c *cluster) {
 	for {
@@ -186,7 +189,7 @@ func (d *Distributor) runCluster(ctx context.Context, c *cluster) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(lastRetry):
+		case <-time.After(openRetry):
 		}
 	}
 	defer func() { _ = c.client.Close() }()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"weir/control/etcd"
+	"weir/policy"
 )
 
 // step brings what is wanted to the cluster. It returns an error when that is worth another try.
@@ -67,12 +68,15 @@ func (c *cluster) judge() {
 	}
 	w := c.rule.want(c.source, c.want)
 	left := c.decoded(func(key string) bool { return w.left[key] })
-	before, since := c.decoded(func(key string) bool { _, ok := c.ours[key]; return ok }), int64(0)
+	var before []*policy.Document
+	var since int64
 	if c.want != nil {
 		before, since = documents(c.want.texts), c.want.catalog.written
-	} else if c.distributed() {
-		r, _ := parseRecord(c.record.Value)
-		since = r.Written
+	} else {
+		before = c.decoded(func(key string) bool { _, ok := c.ours[key]; return ok })
+		if r, err := parseRecord(c.record.Value); err == nil && c.distributed() {
+			since = r.Written
+		}
 	}
 	v := c.rule.judge(w, left, before, since)
 	c.judged = c.source
