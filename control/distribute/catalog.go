@@ -3,6 +3,7 @@ package distribute
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"weir/control/etcd"
@@ -19,8 +20,8 @@ type catalog struct {
 	texts map[string]text
 	// broken are the keys of the others.
 	broken map[string]bool
-	// flaws are what is wrong with the documents together.
-	flaws map[flaw]bool
+	// flaws are what is wrong with the documents together. They are looked for when first asked for.
+	flaws func() map[flaw]bool
 	// problems are those of single documents.
 	problems []policy.Problem
 	change   etcd.Change
@@ -68,7 +69,7 @@ func read(view etcd.View, layout etcd.Layout, source string, before *catalog, se
 		}
 		c.texts[key] = text{doc, item.Value, item.Created, item.Modified}
 	}
-	c.flaws = flawsOf(documents(c.texts))
+	c.flaws = sync.OnceValue(func() map[flaw]bool { return flawsOf(documents(c.texts)) })
 	return c
 }
 

@@ -365,7 +365,7 @@ func (w *world) empty(i int) {
 	client, ctx := w.targets[i].Client(), context.Background()
 	answer, err := client.Get(ctx, "/else", clientv3.WithKeysOnly())
 	if err == nil {
-		_, err = client.Compact(ctx, answer.Header.Revision)
+		_, err = client.Compact(ctx, answer.Header.Revision, clientv3.WithCompactPhysical())
 	}
 	if err == nil {
 		_, err = client.Defragment(ctx, w.targets[i].Endpoint(0))

@@ -86,10 +86,13 @@ func (r rule) judge(w *wanted, left, before []*policy.Document, since int64) ver
 	docs := append(documents(w.texts), left...)
 	if !r.whole() || len(left) > 0 {
 		for _, p := range problemsOf(docs) {
-			if !w.catalog.flaws[flaw{p.Kind, p.Name, p.Path}] {
+			if !w.catalog.flaws()[flaw{p.Kind, p.Name, p.Path}] {
 				return verdict{held: "its documents do not go together: " + p.String()}
 			}
 		}
+	}
+	if len(control.RemovedTenants(apart(before, docs), apart(docs, before)).Gone) == 0 {
+		return verdict{} // most changes take nobody away, which a look at what has changed can tell
 	}
 	removals := control.RemovedTenants(before, docs)
 	switch {
@@ -99,4 +102,19 @@ func (r rule) judge(w *wanted, left, before []*policy.Document, since int64) ver
 		return verdict{confirmed: true}
 	}
 	return verdict{held: "would take away " + removals.String() + "; if that is meant, confirm it at the source with sidecar apply --confirm-removals"}
+}
+
+// apart are the documents that others do not have.
+func apart(docs, others []*policy.Document) []*policy.Document {
+	known := make(map[*policy.Document]bool, len(others))
+	for _, d := range others {
+		known[d] = true
+	}
+	var all []*policy.Document
+	for _, d := range docs {
+		if !known[d] {
+			all = append(all, d)
+		}
+	}
+	return all
 }
