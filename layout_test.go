@@ -98,7 +98,7 @@ var rooms = map[string]room{
 		outside: []string{fsnotify, logs},
 	},
 	"weir/control/etcd": {
-		weir:    []string{"weir/control", "weir/policy"},
+		weir:    []string{"weir/control", "weir/policy", "weir/policy/diff"},
 		outside: []string{etcdClient, etcdAPI, grpc, zap, logs, metrics},
 	},
 	"weir/control/fleet": { // the etcd client itself for leases, which documents do not have
@@ -114,7 +114,7 @@ var rooms = map[string]room{
 	},
 	"weir/cmd/sidecar": {
 		weir: []string{"weir/admit", "weir/admit/policytest", "weir/policy", "weir/policy/reference", "weir/proxy", "weir/proxy/upstream", "weir/control",
-			"weir/control/distribute", "weir/control/file", "weir/control/etcd", "weir/policy/diff", "weir/limit"},
+			"weir/control/file", "weir/control/distribute", "weir/control/etcd", "weir/control/fleet", "weir/policy/diff", "weir/limit"},
 		outside: []string{cobra, pflag, logs, metrics, memlimit, histograms},
 	},
 }

@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,6 +38,8 @@ type AdminOptions struct {
 	Tenants func(name string) TenantList
 	// Breakers describes the breakers of that name, or all of them when it is empty.
 	Breakers func(name string) []Breaker
+	// Fleets describes the fleets that this sidecar is in: what is known when its context is done, however old.
+	Fleets func(context.Context) []Fleet
 	// Why explains how a request would be decided, or how a recent one was denied. Its errors are about the question.
 	Why func(admit.Inquiry) (admit.Trace, error)
 	// LogLevel can be read and set.
@@ -113,6 +116,9 @@ func NewAdmin(o AdminOptions) http.Handler {
 	}
 	if o.Breakers != nil {
 		get("/breakers", "breakers with their levels, and the rates and calls that they are judged by; ?breaker=NAME shows one", a.breakers)
+	}
+	if o.Fleets != nil {
+		get("/fleet", "the sidecars of this service: who runs the latest policy, who does not, and why", a.fleet)
 	}
 	if o.Why != nil {
 		get("/why", "how ?tenant=NAME&path=/…&method=… would be decided, or how ?request-id=ID was denied", a.why)
@@ -194,9 +200,15 @@ func (a *admin) livez(w http.ResponseWriter, r *http.Request) {
 func (a *admin) readyz(w http.ResponseWriter, r *http.Request) {
 	var checks []Check
 	if a.o.Status != nil {
-		policy := Check{Name: "policy", OK: a.o.Status().Revision > 0}
+		status := a.o.Status()
+		policy := Check{Name: "policy", OK: status.Revision > 0}
 		if !policy.OK {
 			policy.Missing = "no policy is applied yet"
+			for _, source := range status.Sources {
+				if source.Error != "" {
+					policy.Missing += fmt.Sprintf(", waiting for the source %s: %s", source.Name, source.Error)
+				}
+			}
 		}
 		checks = append(checks, policy)
 	}

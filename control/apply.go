@@ -1,7 +1,6 @@
 package control
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"time"
@@ -17,28 +16,13 @@ func (m *Manager) resolve() resolution {
 		if snapshot == nil {
 			return nil, problems
 		}
+		if collisions := m.collisions(snapshot, docs); collisions != nil {
+			return nil, append(collisions, snapshot.Warnings...)
+		}
 		return m.keys.attach(snapshot, docs)
 	})
 	m.watch(r.snapshot)
 	return r
-}
-
-// selfUnknown reports whether the Sidecar is missing in the first policy and may be among what is broken. To serve with defaults
-// then would open other ports and believe other peers than the operator wrote.
-func (m *Manager) selfUnknown(r resolution) bool {
-	for key := range r.states {
-		if key.kind == policy.KindSidecar {
-			return r.states[key] == Refused
-		}
-	}
-	for _, reading := range m.readings {
-		for _, f := range reading.files {
-			if f.Err != nil || slices.ContainsFunc(f.problems, isError) && bytes.Contains(f.Data, []byte(policy.KindSidecar)) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // apply puts a resolution in force, if that changes anything, and shows the outcome.
@@ -47,7 +31,7 @@ func (m *Manager) apply(r resolution, begun time.Time) error {
 	result := resultUnchanged
 	switch {
 	case r.snapshot == nil:
-		err = &InvalidError{r.problems}
+		err = &InvalidError{Problems: r.problems}
 	case m.snapshot == nil || r.snapshot.Hash != m.snapshot.Hash:
 		err = m.o.Apply(r.snapshot)
 		result = resultApplied
@@ -64,7 +48,8 @@ func (m *Manager) apply(r resolution, begun time.Time) error {
 		m.snapshot = r.snapshot
 		m.keys.retain(r.snapshot.Sidecar.KeyFiles())
 		for _, reading := range m.readings {
-			reading.inForce = reading.revision
+			_, held := r.held[reading.source]
+			reading.applied(held)
 		}
 	}
 	if result == resultApplied {
@@ -120,15 +105,9 @@ func (m *Manager) publish(r resolution) *Status {
 			s.LastGood.InUse++
 		}
 	}
-	for _, r := range m.readings {
-		source := SourceStatus{Name: r.source, Healthy: r.err == nil, ReadAt: m.readAt[r.source], Files: len(r.files), Revision: r.inForce}
-		if r.err != nil {
-			source.Error = r.err.Error()
-		}
-		for _, f := range r.files {
-			source.Documents += len(f.objects)
-			source.Healthy = source.Healthy && f.Err == nil
-		}
+	for _, reading := range m.readings {
+		source := reading.status()
+		source.HeldRemovals = r.held[reading.source].Gone
 		s.Sources = append(s.Sources, source)
 	}
 	m.metrics.show(s)

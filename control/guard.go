@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -45,17 +46,97 @@ func (r Removals) String() string {
 	return fmt.Sprintf("%d of %d tenants (%d %%): %s", len(r.Gone), r.Of, 100*len(r.Gone)/max(r.Of, 1), named)
 }
 
+// guard keeps the documents by which a batch would remove many tenants: those that are gone from the source, and policies that no
+// longer name a tenant who is gone.
+func (p *plan) guard(r *reading, said map[objectKey][]object, keep func(object)) {
+	if !r.known || r.revision == 0 {
+		return
+	}
+	before := maps.Clone(r.stored)
+	if before == nil {
+		before = make(map[objectKey]object)
+	}
+	for key, o := range p.good {
+		if o.source == r.source {
+			before[key] = o
+		}
+	}
+	is := make(map[selector]bool)
+	for _, candidates := range said {
+		for _, o := range candidates {
+			addSelectors(is, o.doc)
+		}
+	}
+	// Tenants whose removal is held already wait on. They do not count towards the share of those that go now.
+	all, waiting := make(map[selector]bool), make(map[selector]bool)
+	for _, o := range before {
+		addSelectors(all, o.doc)
+		if o.held {
+			addSelectors(waiting, o.doc)
+		}
+	}
+	without(waiting, is)
+	was := maps.Clone(all)
+	without(was, waiting)
+	removals := removed(was, is)
+	if removals.Many() {
+		without(was, is)
+		maps.Copy(waiting, was)
+	}
+	if len(waiting) == 0 || r.confirmed > 0 && r.confirmed >= r.whole {
+		return
+	}
+	for key, o := range before {
+		gone := said[key] == nil && (o.held || removals.Many())
+		if gone || slices.ContainsFunc(selectorsOf(o.doc), func(s selector) bool { return waiting[s] }) {
+			o.held = true
+			keep(o)
+		}
+	}
+	held := removed(waiting, nil)
+	held.Of = len(all)
+	p.held[r.source] = held
+	p.problems = append(p.problems, policy.Problem{Origin: policy.Origin{File: r.source}, Message: held.message(r.whole)})
+}
+
+// message says that removals wait, and what to do.
+func (r Removals) message(whole int64) string {
+	undo := "write them again, or `sidecar rollback`"
+	if whole > 0 && whole < math.MaxInt64 {
+		undo = fmt.Sprintf("`sidecar rollback --to %d`", whole)
+	}
+	return fmt.Sprintf("held back: the removal of %s. They keep their limits, everything else is in force. "+
+		"If it is meant, `sidecar apply --confirm-removals` lets it pass; if not, %s undoes it", r, undo)
+}
+
 // RemovedTenants compares the TenantPolicies of two sets of documents. It looks at tenants as they are written, for whichever service:
 // so everybody who sees the same change comes to the same answer.
 func RemovedTenants(before, after []*policy.Document) Removals {
-	was, is := selectors(before), selectors(after)
+	was, is := make(map[selector]bool), make(map[selector]bool)
+	for _, d := range before {
+		addSelectors(was, d)
+	}
+	for _, d := range after {
+		addSelectors(is, d)
+	}
+	return removed(was, is)
+}
+
+// removed compares two sets.
+func removed(was, is map[selector]bool) Removals {
 	r := Removals{Of: len(was)}
-	maps.DeleteFunc(was, func(s selector, _ bool) bool { return is[s] })
 	for _, s := range slices.SortedFunc(maps.Keys(was), compareSelectors) {
-		r.Gone = append(r.Gone, s.String())
-		r.Any = r.Any || s.by == policy.SpecAny
+		if !is[s] {
+			r.Gone = append(r.Gone, s.String())
+			r.Any = r.Any || s.by == policy.SpecAny
+		}
 	}
 	return r
+}
+
+// without takes those of b out of a.
+func without(a, b map[selector]bool) {
+	maps.DeleteFunc(a, func(s selector, _ bool) bool { return b[s] })
 }
 
 // selector is one tenant as a policy says it: by name, or by what covers it.
@@ -80,21 +161,19 @@ func compareSelectors(a, b selector) int {
 	return cmp.Or(cmp.Compare(b.by, a.by), cmp.Compare(a.text, b.text))
 }
 
-func selectors(docs []*policy.Document) map[selector]bool {
-	all := make(map[selector]bool)
-	for _, d := range docs {
-		spec, ok := d.Spec.(*policy.TenantPolicySpec)
-		if !ok {
-			continue
-		}
-		for _, s := range selectorsOf(spec) {
-			all[s] = true
-		}
+// addSelectors adds the tenants of a document to a set.
+func addSelectors(set map[selector]bool, d *policy.Document) {
+	for _, s := range selectorsOf(d) {
+		set[s] = true
 	}
-	return all
 }
 
-func selectorsOf(spec *policy.TenantPolicySpec) []selector {
+// selectorsOf are the tenants of a document: none unless it is a TenantPolicy.
+func selectorsOf(d *policy.Document) []selector {
+	spec, ok := d.Spec.(*policy.TenantPolicySpec)
+	if !ok {
+		return nil
+	}
 	switch t := spec.Tenants; {
 	case t.Any:
 		return []selector{{by: policy.SpecAny}}

@@ -1,9 +1,12 @@
 package control
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -69,4 +72,155 @@ func TestRemovedTenants(t *testing.T) {
 	f(list(tenantsDoc("a", "any: true"), tenantsDoc("c", numbered(99))), list(tenantsDoc("c", numbered(99))), "1 of 100 tenants (1 %): any", true)
 	f(list(tenantsDoc("a", "any: true"), tenantsDoc("b", "any: true")), list(tenantsDoc("b", "any: true")), "", false)
 	f(list(tenantsDoc("a", "names: [any, x]")), list(tenantsDoc("a", "names: [x]")), "1 of 2 tenants (50 %): any", false)
+}
+
+// at is a batch of a store with revisions: one document to a key.
+func at(revision, confirmed int64, texts ...string) Batch {
+	var pathsAndTexts []string
+	for i, text := range texts {
+		d, _ := policy.Decode("", []byte(text))
+		path := fmt.Sprintf("store:broken/%d", i)
+		if len(d) > 0 {
+			path = fmt.Sprintf("store:%s/%s", d[0].Kind, d[0].Name)
+		}
+		pathsAndTexts = append(pathsAndTexts, path, text)
+	}
+	b := files(pathsAndTexts...)
+	b.Revision, b.ConfirmedRemovals = revision, confirmed
+	return b
+}
+
+// guarded is a sidecar with a source of one tenant policy each for a, b and c, and a backend.
+type guarded struct {
+	*rig
+	a, b, c, backend string
+}
+
+func newGuarded(t *testing.T) guarded {
+	g := guarded{a: policyDoc("a", 10), b: policyDoc("b", 10), c: policyDoc("c", 10), backend: backendDoc("orders", "127.0.0.1:1")}
+	g.rig = newRig(t, filepath.Join(t.TempDir(), "last-good.yaml"), at(100, 0, g.backend, g.a, g.b, g.c))
+	g.start()
+	g.wantHeld("")
+	return g
+}
+
+// wantHeld compares what is held, as tenants with commas.
+func (g guarded) wantHeld(tenants string) {
+	g.t.Helper()
+	source := g.m.Status().Sources[0]
+	if got := strings.Join(source.HeldRemovals, ","); got != tenants {
+		g.t.Errorf("held %q, want %q", got, tenants)
+	}
+	n := 0.0
+	if tenants != "" {
+		n = float64(len(strings.Split(tenants, ",")))
+	}
+	g.metric("weir_policy_held_removals{file}", n)
+	problems := 0
+	for _, p := range g.m.Status().Problems {
+		if strings.HasPrefix(p.Message, "held back: the removal") {
+			problems++
+		}
+	}
+	if want := min(1, int(n)); problems != want {
+		g.t.Errorf("%d problems say that removals are held, want %d", problems, want)
+	}
+}
+
+// An emptied prefix lifts nobody's limit. What it adds and changes is applied.
+func TestRemovalOfManyTenantsIsHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuarded(t)
+		g.source.say(at(101, 0))
+		all := []string{"last_good Backend/orders", "last_good TenantPolicy/a", "last_good TenantPolicy/b", "last_good TenantPolicy/c"}
+		g.want(1, all...)
+		g.wantHeld("a,b,c")
+		g.metric("weir_policy_last_apply_successful", 0)
+		if line := g.logged("held back: the removal of 3 of 3 tenants (100 %): a, b, c"); !strings.Contains(string(line["message"]), "--to 100`") {
+			t.Errorf("the log does not say how to undo it: %s", line["message"])
+		}
+		if got := g.m.Status().Sources[0].Revision; got != 101 {
+			t.Errorf("revision %d, want the one that was looked at, 101", got)
+		}
+		// Unreadable meanwhile, it stays held; a policy that comes and one that changes are in force at once.
+		g.source.say(Batch{Err: errors.New("no leader")})
+		g.wantHeld("a,b,c")
+		g.source.say(at(102, 0, policyDoc("a", 77), policyDoc("d", 1)))
+		g.want(2, "last_good Backend/orders", "applied TenantPolicy/a", "last_good TenantPolicy/b", "last_good TenantPolicy/c", "applied TenantPolicy/d")
+		g.wantHeld("b,c") // 2 of 3, as a is back and d was never in the source before
+	})
+}
+
+func TestHeldRemovalsEnd(t *testing.T) {
+	f := func(what string, next func(g guarded) Batch, wantHeld string, want ...string) {
+		t.Helper()
+		synctest.Test(t, func(t *testing.T) {
+			g := newGuarded(t)
+			g.source.say(at(102, 0, g.backend, policyDoc("x", 1))) // 3 of 3
+			g.wantHeld("a,b,c")
+			g.source.say(next(g))
+			g.wantHeld(wantHeld)
+			var got []string
+			for _, o := range g.m.Status().Objects {
+				if o.Kind == policy.KindTenantPolicy {
+					got = append(got, o.Name)
+				}
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", what, diff)
+			}
+		})
+	}
+	f("nobody says anything", func(g guarded) Batch { return at(103, 0, g.backend, policyDoc("x", 1)) }, "a,b,c", "a", "b", "c", "x")
+	f("confirmed", func(g guarded) Batch { return at(103, 102, g.backend, policyDoc("x", 1)) }, "", "x")
+	f("confirmed with the last revision that was whole", func(g guarded) Batch { return at(103, 100, g.backend, policyDoc("x", 1)) }, "", "x")
+	f("an earlier removal was confirmed, and is carried on", func(g guarded) Batch { return at(103, 99, g.backend, policyDoc("x", 1)) }, "a,b,c", "a", "b", "c", "x")
+	f("undone", func(g guarded) Batch { return at(103, 0, g.backend, g.a, g.b, g.c) }, "", "a", "b", "c")
+	f("undone in part", func(g guarded) Batch { return at(103, 0, g.backend, g.a, g.b) }, "c", "a", "b", "c")
+	f("restored from a backup", func(g guarded) Batch { return at(60, 40, g.backend) }, "a,b,c,x", "a", "b", "c", "x")
+	f("restored from a backup, and confirmed", func(g guarded) Batch { return at(60, 60, g.backend) }, "")
+}
+
+// A restart forgets neither what is held nor what was there, whether the source can be read then or not.
+func TestRestartForgetsNoRemoval(t *testing.T) {
+	f := func(what string, before, first, then Batch, wantHeld string) {
+		t.Helper()
+		synctest.Test(t, func(t *testing.T) {
+			g := newGuarded(t)
+			g.source.say(before)
+			again := g
+			again.rig = newRig(t, g.m.o.LastGood, first)
+			again.start()
+			again.source.say(then)
+			again.wantHeld(wantHeld)
+			if t.Failed() {
+				t.Errorf("failed when %s", what)
+			}
+		})
+	}
+	backend := backendDoc("orders", "127.0.0.1:1")
+	a, b := policyDoc("a", 10), policyDoc("b", 10)
+	whole := at(100, 0, backend, a, b, policyDoc("c", 10))
+	empty := at(101, 0)
+	down := Batch{Err: errors.New("connection refused")}
+	f("the prefix is emptied while the process is down", whole, empty, empty, "a,b,c")
+	f("it is emptied, and etcd is down when the process starts", whole, down, empty, "a,b,c")
+	f("it was emptied before", empty, empty, empty, "a,b,c")
+	f("it was emptied before, and etcd is down when the process starts", empty, down, empty, "a,b,c")
+	f("one comes back", empty, empty, at(102, 0, backend, a), "b,c")
+	f("one had come back, and that is few of them", at(101, 0, backend, policyDoc("x", 1)), at(102, 0, backend, a, b), at(102, 0, backend, a, b), "c")
+	f("the removal was confirmed while the process was down", whole, at(101, 100, backend), at(101, 100, backend), "")
+	f("it is confirmed later", whole, empty, at(102, 101, backend), "")
+	f("nothing is removed", whole, whole, whole, "")
+	f("a single one is removed", whole, at(101, 0, backend, a, b), at(101, 0, backend, a, b), "")
+}
+
+// A source without revisions, as files are, has no guard.
+func TestFilesHaveNoGuard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "", twoTenants(policyDoc("acme", 10)))
+		r.start()
+		r.source.say(files("backend.yaml", backendDoc("orders", "127.0.0.1:1")))
+		r.want(2, "applied Backend/orders")
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,16 +19,32 @@ const (
 	lastGoodHeader = "# The documents in force, kept by the sidecar so that it starts when its sources are broken. Do not edit.\n"
 	originPrefix   = "# weir:origin "
 	originFormat   = originPrefix + "source=%q file=%q line=%d"
+	originHeld     = " held" // behind the origin of a document whose removal is held
+	revisionFormat = "# weir:revision source=%q revision=%d"
 )
 
-// encodeLastGood writes objects in the order of their sources, files and lines.
-func encodeLastGood(objects map[objectKey]object) []byte {
+// lastGood is what the file holds.
+type lastGood struct {
+	objects map[objectKey]object
+	// revisions say, by source, up to which one removals were applied. Sources without revisions are not in it.
+	revisions map[string]int64
+}
+
+// encode writes objects sorted by kind and name.
+func (l *lastGood) encode() []byte {
 	var b bytes.Buffer
 	b.WriteString(lastGoodHeader)
-	for _, key := range sortedKeys(objects) {
-		o := objects[key]
+	for _, source := range slices.Sorted(maps.Keys(l.revisions)) {
+		fmt.Fprintf(&b, revisionFormat+"\n", source, l.revisions[source])
+	}
+	for _, key := range sortedKeys(l.objects) {
+		o := l.objects[key]
 		text := o.doc.Text()
-		fmt.Fprintf(&b, "---\n"+originFormat+"\n%s", o.source, o.file, o.doc.Origin.Line-leadingLines(text), text)
+		held := ""
+		if o.held {
+			held = originHeld
+		}
+		fmt.Fprintf(&b, "---\n"+originFormat+"%s\n%s", o.source, o.file, o.doc.Origin.Line-leadingLines(text), held, text)
 	}
 	return b.Bytes()
 }
@@ -46,31 +63,38 @@ func leadingLines(text string) int {
 
 // decodeLastGood reads objects back, with the origins they had. The sources' names and files are the ones they came from, so that
 // they fall under the same rules as before the restart. Problems are positioned in the file itself.
-func decodeLastGood(path string, data []byte) (map[objectKey]object, []policy.Problem) {
+func decodeLastGood(path string, data []byte) (*lastGood, []policy.Problem) {
 	// Documents of one file are decoded together, each on the lines where it once stood, so that its origin comes out right.
-	type origin struct{ source, file string }
+	type origin struct {
+		source, file string
+		held         bool
+	}
 	type text struct {
 		line int
 		text string
 	}
 	texts := make(map[origin][]text)
 	var order []origin
-	for _, part := range splitDocuments(string(data)) {
+	kept := &lastGood{objects: make(map[objectKey]object), revisions: make(map[string]int64)}
+	for i, part := range splitDocuments(string(data)) {
+		if i == 0 {
+			kept.decodeHeader(part)
+		}
 		comment, rest, _ := strings.Cut(part, "\n")
 		var from origin
 		var line int
 		if _, err := fmt.Sscanf(comment, originFormat, &from.source, &from.file, &line); err != nil {
 			continue // the header, or what somebody added by hand
 		}
+		from.held = strings.HasSuffix(strings.TrimSpace(comment), originHeld)
 		if texts[from] == nil {
 			order = append(order, from)
 		}
 		texts[from] = append(texts[from], text{line, rest})
 	}
 	if len(order) == 0 {
-		return nil, []policy.Problem{{Origin: policy.Origin{File: path}, Message: "no documents; the file was not written by this program, or was cut short"}}
+		return kept, []policy.Problem{{Origin: policy.Origin{File: path}, Message: "no documents; the file was not written by this program, or was cut short"}}
 	}
-	objects := make(map[objectKey]object)
 	var problems []policy.Problem
 	for _, from := range order {
 		parts := texts[from]
@@ -92,10 +116,21 @@ func decodeLastGood(path string, data []byte) (map[objectKey]object, []policy.Pr
 		docs, found := policy.Decode(from.file, []byte(b.String()))
 		problems = append(problems, found...)
 		for _, doc := range docs {
-			objects[objectKey{doc.Kind, doc.Name}] = object{doc: doc, digest: doc.Digest(), source: from.source, file: from.file, stored: true}
+			kept.objects[objectKey{doc.Kind, doc.Name}] = object{doc: doc, digest: doc.Digest(), source: from.source, file: from.file, held: from.held, stored: true}
 		}
 	}
-	return objects, problems
+	return kept, problems
+}
+
+// decodeHeader reads the comment at the top. What it does not know it passes over: versions to come may write more.
+func (l *lastGood) decodeHeader(text string) {
+	for line := range strings.Lines(text) {
+		var source string
+		var revision int64
+		if _, err := fmt.Sscanf(line, revisionFormat, &source, &revision); err == nil {
+			l.revisions[source] = revision
+		}
+	}
 }
 
 // maxPadding bounds the empty lines that a wrong line number in the file can ask for.
@@ -117,13 +152,13 @@ func splitDocuments(data string) []string {
 	return append(parts, part.String())
 }
 
-// writeLastGood replaces the file with what is in force: whole or not at all.
-func writeLastGood(path string, objects map[objectKey]object) error {
-	data := encodeLastGood(objects)
+// write replaces the file at path: whole or not at all.
+func (l *lastGood) write(path string) error {
+	data := l.encode()
 	// What cannot be read back is worth nothing on the day it is needed.
 	back, problems := decodeLastGood(path, data)
-	for key, o := range objects {
-		if back[key].digest != o.digest {
+	for key, o := range l.objects {
+		if back.objects[key].digest != o.digest {
 			return fmt.Errorf("cannot store %s %q of %s so that it reads back the same: %s", key.kind, key.name, o.doc.Origin, firstError(problems))
 		}
 	}

@@ -35,7 +35,8 @@ func TestLastGoodRoundTrip(t *testing.T) {
 		if len(objects) == 0 {
 			t.Fatal("nothing to store")
 		}
-		back, problems := decodeLastGood("last-good.yaml", encodeLastGood(objects))
+		kept := &lastGood{objects: objects, revisions: map[string]int64{"file": 7, "a \"b\"\n": 1 << 60}}
+		back, problems := decodeLastGood("last-good.yaml", kept.encode())
 		if len(problems) > 0 {
 			t.Errorf("problems %v", problems)
 		}
@@ -47,10 +48,10 @@ func TestLastGoodRoundTrip(t *testing.T) {
 			}
 			return lines
 		}
-		if diff := cmp.Diff(show(objects), show(back)); diff != "" {
-			t.Errorf("read back (-want +got):\n%s\n%s", diff, encodeLastGood(objects))
+		if diff := cmp.Diff(show(objects), show(back.objects)) + cmp.Diff(kept.revisions, back.revisions); diff != "" {
+			t.Errorf("read back (-want +got):\n%s\n%s", diff, kept.encode())
 		}
-		if again := encodeLastGood(back); string(again) != string(encodeLastGood(objects)) {
+		if again := back.encode(); string(again) != string(kept.encode()) {
 			t.Errorf("written again it is:\n%s", again)
 		}
 	}
@@ -191,12 +192,13 @@ func TestLastGoodNamedByTheSidecarAmongItsPolicies(t *testing.T) {
 
 func FuzzDecodeLastGood(f *testing.F) {
 	objects := resolve(nil, []*reading{readBatch("file", twoTenants(policyDoc("acme", 1)))}, compileDocs).objects
-	f.Add(encodeLastGood(objects))
+	f.Add((&lastGood{objects: objects}).encode())
+	f.Add((&lastGood{objects: objects, revisions: map[string]int64{"etcd": 7}}).encode())
 	f.Add([]byte("---\n# weir:origin source=\"file\" file=\"a\" line=-9\nkind: Backend\n"))
 	f.Add([]byte("---\n# weir:origin source=\"file\" file=\"a\" line=99999999999\nkind: Backend\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		objects, _ := decodeLastGood("last-good.yaml", data)
-		for key, o := range objects {
+		kept, _ := decodeLastGood("last-good.yaml", data)
+		for key, o := range kept.objects {
 			if o.key() != key || !o.stored || o.digest != o.doc.Digest() {
 				t.Errorf("object %v is %+v", key, o)
 			}

@@ -32,28 +32,16 @@ type Options struct {
 	WatchFiles func(paths []string)
 	// OnStatus, if set, is called with every new Status, one at a time and in order. It must not block: the next change waits for it.
 	OnStatus func(Status)
+	// Sources, if set, lists the sources that the Sidecar of a snapshot names, in order. It is a pure function, called often.
+	Sources func(*policy.Snapshot) []NamedSource
 	// FirstReading bounds how long Start waits for the sources; those without an answer by then are treated as unreadable
 	// until they have one. 0 means 5 s.
 	FirstReading time.Duration
-}
-
-// InvalidError says that there is nothing to start with: no document is valid and no last good one is kept.
-type InvalidError struct {
-	Problems []policy.Problem // sorted by origin, at least one
-}
-
-// Error names the first problem and counts the others.
-func (e *InvalidError) Error() string {
-	return "no valid policy to start with: " + firstOf(e.Problems)
-}
-
-// firstOf is the first error, and how many problems there are besides.
-func firstOf(problems []policy.Problem) string {
-	s := firstError(problems)
-	if more := len(problems) - 1; more > 0 {
-		s += fmt.Sprintf(" (and %d more problems)", more)
-	}
-	return s
+	// AwaitSources has Start wait for sources that cannot be read and of which the last-good file has nothing, for as long as it
+	// takes: without them some tenants' limits would be missing, and nobody could tell. Otherwise Start does without them.
+	AwaitSources bool
+	// OnWait, if set, is called once when Start begins to wait so, with what the other sources come to; nil: nothing.
+	OnWait func(*policy.Snapshot)
 }
 
 // Manager keeps the policy in force in step with its sources. Its methods are safe for concurrent use; Start is called once.
@@ -65,10 +53,11 @@ type Manager struct {
 	status   atomic.Pointer[Status]
 	running  sync.WaitGroup
 	reloads  atomic.Pointer[[]Reloader]
-	readings []*reading // from here on: owned by Start, then by the loop
-	readAt   map[string]time.Time
+	ctx      context.Context // of Start: the life of sources that are opened later
+	readings []*reading      // from here on: owned by Start, then by the loop
 	keys     *keyFiles
 	good     map[objectKey]object // in force, or read from the last-good file before anything is
+	recalled *lastGood            // the last-good file as it was at the start, nil until it is asked for
 	snapshot *policy.Snapshot     // in force
 	applied  struct {
 		revision uint64
@@ -97,7 +86,6 @@ func NewManager(o Options) (*Manager, error) {
 		log:      o.Logger,
 		metrics:  metrics,
 		mailbox:  newMailbox(),
-		readAt:   make(map[string]time.Time),
 		keys:     newKeyFiles(ReadFile),
 		problems: make(map[problemKey]bool),
 	}
@@ -118,35 +106,29 @@ func (m *Manager) Reload() {
 	m.mailbox.poke()
 }
 
-// Start reads the sources and returns once a first snapshot is applied; then it goes on following them until ctx is done. A later
-// source replaces what an earlier one says about a document of the same kind and name.
+// Start reads the sources, and those that the Sidecar names, and returns once a first snapshot is applied; then it goes on following
+// them until ctx is done. A later source replaces what an earlier one says about a document of the same kind and name; those that the
+// Sidecar names come behind all others. Only sources given here can have the Sidecar, and the first that has one wins.
 //
 // A broken document does not keep the others from being applied. Start fails with an [*InvalidError] when nothing is valid and no
 // last good document is kept, and when no Sidecar is in force though one may be among what is broken or cannot be read; with another
 // error when the first snapshot cannot be applied. After a failure nothing runs any more.
 func (m *Manager) Start(ctx context.Context, sources ...Source) error {
 	ctx, cancel := context.WithCancel(ctx)
-	names := make(map[string]bool)
-	var reloads []Reloader
+	m.ctx = ctx
+	names := map[string]bool{lastGoodSource: true}
 	for _, s := range sources {
-		if names[s.Name()] || s.Name() == lastGoodSource {
+		if names[s.Name()] {
 			cancel()
 			return fmt.Errorf("cannot start with two policy sources of the name %q", s.Name())
 		}
 		names[s.Name()] = true
-		m.readings = append(m.readings, &reading{source: s.Name()})
-		if r, ok := s.(Reloader); ok {
-			reloads = append(reloads, r)
-		}
 	}
-	m.reloads.Store(&reloads)
+	var readings []*reading
 	for _, s := range sources {
-		m.running.Go(func() {
-			if err := s.Run(ctx, func(b Batch) { m.mailbox.put(s.Name(), b) }); err != nil && ctx.Err() == nil {
-				m.mailbox.put(s.Name(), Batch{Err: fmt.Errorf("the source has ended: %w", err)})
-			}
-		})
+		readings = append(readings, m.open(s, ""))
 	}
+	m.setReadings(readings)
 	err := m.first(ctx)
 	if err != nil {
 		cancel()
@@ -163,42 +145,6 @@ func (m *Manager) Start(ctx context.Context, sources ...Source) error {
 // Wait returns when everything that Start began has ended, some time after its context is done.
 func (m *Manager) Wait() { m.running.Wait() }
 
-// first collects one reading of each source and applies them.
-func (m *Manager) first(ctx context.Context) error {
-	begun := m.o.Clock()
-	timeout := time.NewTimer(m.o.FirstReading)
-	defer timeout.Stop()
-	for len(m.readAt) < len(m.readings) {
-		select {
-		case <-m.mailbox.wake:
-			m.read()
-			continue
-		case <-timeout.C:
-			for _, r := range m.readings {
-				if m.readAt[r.source].IsZero() {
-					r.err = fmt.Errorf("no answer within %s", m.o.FirstReading)
-				}
-			}
-		case <-ctx.Done():
-			return fmt.Errorf("cannot wait for the policy sources: %w", ctx.Err())
-		}
-		break
-	}
-	r := m.resolve()
-	if slices.ContainsFunc(r.problems, isError) {
-		if m.recall(); len(m.good) > 0 {
-			r = m.resolve()
-		}
-	}
-	if r.snapshot == nil || m.selfUnknown(r) {
-		return &InvalidError{r.problems}
-	}
-	if err := m.apply(r, begun); err != nil {
-		return fmt.Errorf("cannot apply the first policy: %w", err)
-	}
-	return nil
-}
-
 // loop follows the sources.
 func (m *Manager) loop(ctx context.Context) {
 	m.keep() // not earlier: the first request does not wait for a disk
@@ -212,7 +158,11 @@ func (m *Manager) loop(ctx context.Context) {
 		if !m.read() {
 			continue
 		}
-		if err := m.apply(m.resolve(), begun); err != nil {
+		if err := m.apply(m.resolve(), begun); err == nil {
+			if m.follow(m.snapshot) {
+				m.mailbox.poke() // documents come, go, or give way to others
+			}
+		} else {
 			m.log.Error().Err(err).Uint64("revision", m.applied.revision).Msg("policy not applied, the one before stays in force")
 		}
 		m.keep()
@@ -223,9 +173,9 @@ func (m *Manager) loop(ctx context.Context) {
 func (m *Manager) read() bool {
 	batches, some := m.mailbox.fetch()
 	for _, r := range m.readings {
-		if b, ok := batches[r.source]; ok {
+		if b, ok := batches[r]; ok {
 			r.read(b)
-			m.readAt[r.source] = m.o.Clock()
+			r.readAt = m.o.Clock()
 		}
 	}
 	// The last-good file may lie among the policies, but it is not one of them.

@@ -17,6 +17,7 @@ type metrics struct {
 	objects     *prometheus.GaugeVec
 	problems    *prometheus.GaugeVec
 	sources     *prometheus.GaugeVec
+	held        *prometheus.GaugeVec
 	applies     *prometheus.CounterVec
 	storeErrors prometheus.Counter
 }
@@ -45,6 +46,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		objects:    gauges("weir_policy_objects", "Policy documents by state: applied in the latest version, in the last good one, or refused.", "state"),
 		problems:   gauges("weir_policy_problems", "Problems found in policy documents and their sources, by severity.", "severity"),
 		sources:    gauges("weir_policy_source", "Whether documents in force come from the source as it is now; last-good is the file kept from before.", "source"),
+		held:       gauges("weir_policy_held_removals", "Tenants that a source has removed and that stay until the removal is confirmed.", "source"),
 		applies: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "weir_policy_applies_total",
 			Help: "Policy changes seen, by result: applied, unchanged in content, or failed as a whole.",
@@ -58,7 +60,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		m.applies.WithLabelValues(result)
 	}
 	var errs error
-	for _, c := range []prometheus.Collector{m.revision, m.successful, m.timestamp, m.objects, m.problems, m.sources, m.applies, m.storeErrors} {
+	for _, c := range []prometheus.Collector{m.revision, m.successful, m.timestamp, m.objects, m.problems, m.sources, m.held, m.applies, m.storeErrors} {
 		errs = errors.Join(errs, reg.Register(c))
 	}
 	return m, errs
@@ -81,8 +83,15 @@ func (m *metrics) show(s *Status) {
 	}
 	for _, source := range s.Sources {
 		m.sources.WithLabelValues(source.Name).Set(boolean(source.Healthy))
+		m.held.WithLabelValues(source.Name).Set(float64(len(source.HeldRemovals)))
 	}
 	m.sources.WithLabelValues(lastGoodSource).Set(boolean(s.LastGood.InUse > 0))
+}
+
+// forget drops the series of a source that has ended.
+func (m *metrics) forget(source string) {
+	m.sources.DeleteLabelValues(source)
+	m.held.DeleteLabelValues(source)
 }
 
 func boolean(b bool) float64 {

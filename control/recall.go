@@ -3,34 +3,65 @@ package control
 import (
 	"bytes"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 
 	"weir/policy"
 )
 
-// recall reads the last-good file, so that what is broken at the start has a version to fall back to.
-func (m *Manager) recall() {
-	path := m.lastGoodPath()
-	if path == "" {
+// remember reads the last-good file, once, and tells the sources what they had said before this start: a removal of many tenants is
+// held whether the process was there to see it or not.
+func (m *Manager) remember() {
+	if path := m.lastGoodPath(); m.recalled == nil && path != "" {
+		m.recalled = m.load(path)
+	}
+	if m.recalled == nil {
 		return
 	}
+	for _, r := range m.readings {
+		if r.stored != nil || r.inForce > 0 {
+			continue
+		}
+		r.stored = make(map[objectKey]object)
+		for key, o := range m.recalled.objects {
+			if o.source == r.source {
+				r.stored[key] = o
+			}
+		}
+		if r.whole = m.recalled.revisions[r.source]; r.known {
+			r.whole = min(r.whole, r.revision)
+		}
+	}
+}
+
+// recall has what is broken at the start fall back to the last-good file, and reports whether that changes anything.
+func (m *Manager) recall() bool {
+	m.remember()
+	if m.good != nil || m.recalled == nil || len(m.recalled.objects) == 0 {
+		return false
+	}
+	m.good = m.recalled.objects
+	m.log.Warn().Str("path", m.lastGoodPath()).Int("documents", len(m.good)).
+		Msg("policy is broken at the start, the last-good file stands in for what is")
+	return true
+}
+
+// load reads the last-good file. It is empty when there is none or it cannot be read.
+func (m *Manager) load(path string) *lastGood {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return // a first start
+		return &lastGood{} // a first start
 	}
-	var problems []policy.Problem
-	if err == nil {
-		m.good, problems = decodeLastGood(path, data)
-	} else {
-		problems = []policy.Problem{unreadable(path, err)}
+	if err != nil {
+		m.log.Warn().Str("path", path).Msgf("last-good file: %s", unreadable(path, err))
+		return &lastGood{}
 	}
+	kept, problems := decodeLastGood(path, data)
 	for _, p := range problems {
 		m.log.Warn().Str("path", path).Msgf("last-good file: %s", p)
 	}
-	if len(m.good) > 0 {
-		m.log.Warn().Str("path", path).Int("documents", len(m.good)).Msg("policy is broken at the start, the last-good file stands in for what is")
-	}
+	return kept
 }
 
 // keep writes what is in force to the last-good file, if it is not there yet.
@@ -39,12 +70,18 @@ func (m *Manager) keep() {
 	if path == "" {
 		return
 	}
-	data := encodeLastGood(m.good)
+	kept := &lastGood{objects: m.good, revisions: make(map[string]int64)}
+	for _, r := range m.readings {
+		if r.whole > 0 && r.whole < math.MaxInt64 {
+			kept.revisions[r.source] = r.whole
+		}
+	}
+	data := kept.encode()
 	if path == m.store.Path && m.store.Error == "" && bytes.Equal(data, m.stored) {
 		return
 	}
 	m.store.Path, m.store.Error = path, ""
-	if err := writeLastGood(path, m.good); err != nil {
+	if err := kept.write(path); err != nil {
 		m.store.Error = err.Error()
 		m.metrics.storeErrors.Inc()
 		m.log.Error().Err(err).Str("path", path).Msg("last-good file not written; a start with a broken source would fail")

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"weir/policy"
 )
@@ -38,6 +37,7 @@ type resolution struct {
 	snapshot *policy.Snapshot // nil when nothing can be
 	objects  map[objectKey]object
 	states   map[objectKey]State // of the objects, and of the refused
+	held     map[string]Removals // by source: removals that wait until they are confirmed
 	problems []policy.Problem    // sorted by origin
 }
 
@@ -49,6 +49,7 @@ func resolve(good map[objectKey]object, readings []*reading, compile compileFunc
 		want:     make(map[objectKey][]object),
 		kept:     make(map[objectKey]bool),
 		round:    make(map[objectKey]bool),
+		held:     make(map[string]Removals),
 		problems: problemsOf(readings),
 	}
 	p.merge(readings)
@@ -70,29 +71,14 @@ func problemsOf(readings []*reading) []policy.Problem {
 	return problems
 }
 
-// keeps reports whether a document of this source that is missing in its files has to be kept: the source, the document's file or
-// a folder above it could not be read, or the file has a document so broken that nobody can say which one it is.
-func (r *reading) keeps(o object) bool {
-	if r.err != nil {
-		return true
-	}
-	for _, f := range r.files {
-		switch {
-		case f.Err != nil && (f.Path == o.file || strings.HasPrefix(o.file, strings.TrimSuffix(f.Path, "/")+"/")):
-			return true
-		case f.Path == o.file:
-			return slices.ContainsFunc(f.problems, func(p policy.Problem) bool { return p.Severity == policy.Error && p.Name == "" })
-		}
-	}
-	return false
-}
-
 // plan is a set of documents on its way to one that compiles.
 type plan struct {
 	good     map[objectKey]object   // the good versions from before
 	want     map[objectKey][]object // the candidates: one for each key, or several of one source for the compiler to refuse
 	kept     map[objectKey]bool     // good versions that stay although no source says them now
 	round    map[objectKey]bool     // those that came back since the last compile
+	held     map[string]Removals    // see resolution
+	self     *reading               // the source that has the Sidecar
 	problems []policy.Problem
 }
 
@@ -108,20 +94,53 @@ func (p *plan) merge(readings []*reading) {
 			}
 		}
 		kept := make(map[objectKey]bool)
+		keep := func(o object) { said[o.key()], kept[o.key()] = []object{o}, true }
+		missing := func(key objectKey, o object) bool { return said[key] == nil && o.source == r.source }
 		for key, o := range p.good {
-			if said[key] == nil && o.source == r.source && (broken[key] || r.keeps(o)) {
-				said[key] = []object{o}
-				kept[key] = true
+			if missing(key, o) && (broken[key] || r.keeps(o)) {
+				keep(o)
 			}
 		}
+		p.guard(r, said, keep)
+		if r.silent() {
+			for key, o := range p.good {
+				if missing(key, o) {
+					keep(o)
+				}
+			}
+		}
+		p.passOverSidecars(r, said)
 		for _, key := range sortedKeys(said) {
 			if before := p.want[key]; before != nil {
 				p.problems = append(p.problems, before[0].doc.Problem(policy.Warning, "",
 					"%s %q of %s takes the place of this document; remove one of them", key.kind, key.name, said[key][0].doc.Origin))
 			}
 			p.want[key] = said[key]
-			p.kept[key] = kept[key] || r.err != nil
+			p.kept[key] = kept[key] || r.silent()
 		}
+	}
+}
+
+// passOverSidecars drops the Sidecars that do not describe this process. Only the operator's command line names a source that can have
+// one, and the first of these that has one wins: a store that many sidecars share cannot change what one of them listens on, whom it
+// believes and where its policies come from.
+func (p *plan) passOverSidecars(r *reading, said map[objectKey][]object) {
+	for _, key := range sortedKeys(said) {
+		if key.kind != policy.KindSidecar {
+			continue
+		}
+		reason := ""
+		switch {
+		case r.named != "":
+			reason = "a Sidecar counts only in what the command line names: -f, --backend or --etcd"
+		case p.self != nil && p.self != r:
+			reason = fmt.Sprintf("this process is described by the Sidecar of the source %q, which comes first", p.self.source)
+		default:
+			p.self = r
+			continue
+		}
+		p.problems = append(p.problems, said[key][0].doc.Problem(policy.Warning, "", "passed over: %s", reason))
+		delete(said, key)
 	}
 }
 
@@ -260,6 +279,7 @@ func (p *plan) resolution(snapshot *policy.Snapshot) resolution {
 		snapshot: snapshot,
 		objects:  make(map[objectKey]object, len(p.want)),
 		states:   make(map[objectKey]State, len(p.want)),
+		held:     p.held,
 		problems: distinct(p.problems),
 	}
 	refused := named(r.problems)

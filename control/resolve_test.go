@@ -395,11 +395,11 @@ func TestResolveProperties(t *testing.T) {
 				}
 			}
 			if good != nil {
-				stored, problems := decodeLastGood("last-good.yaml", encodeLastGood(good))
+				stored, problems := decodeLastGood("last-good.yaml", (&lastGood{objects: good}).encode())
 				if len(problems) > 0 {
 					t.Fatalf("the last-good file is broken: %v", problems)
 				}
-				restarted := resolve(stored, []*reading{readBatch("file", b)}, compileDocs)
+				restarted := resolve(stored.objects, []*reading{readBatch("file", b)}, compileDocs)
 				if diff := cmp.Diff(inForce(got), inForce(restarted)); diff != "" {
 					t.Fatalf("a restart ends elsewhere (-running +restarted):\n%s", diff)
 				}

@@ -22,7 +22,7 @@ type Status struct {
 	Counts Counts `json:"objects"`
 	// Problems are sorted by origin.
 	Problems []policy.Problem `json:"problems"`
-	// Sources are in the order of Start.
+	// Sources are in the order of precedence, the last one wins: those of Start, then those that the Sidecar names.
 	Sources []SourceStatus `json:"sources"`
 	// LastGood is the file that keeps what is in force.
 	LastGood LastGoodStatus `json:"lastGood"`
@@ -63,6 +63,8 @@ type SourceStatus struct {
 	// Revision is that of the store up to which what it says is in force, whole or with what is listed under Problems. 0: it has no
 	// revisions, or was not read yet.
 	Revision int64 `json:"revision,omitempty"`
+	// HeldRemovals are the tenants that the source has removed and that stay until somebody confirms it.
+	HeldRemovals []string `json:"heldRemovals,omitempty"`
 }
 
 // LastGoodStatus is how the last-good file is.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -82,4 +83,26 @@ func (e *etcdFlags) open(cmd *cobra.Command) (*etcd.Client, error) {
 		return nil, &usageError{command: cmd.CommandPath(), err: err}
 	}
 	return etcd.Open(e.options())
+}
+
+// with runs a command that talks to the cluster: it opens the connection, ends with Ctrl-C, and says what to do when the cluster is the
+// reason why it failed.
+func (e *etcdFlags) with(cmd *cobra.Command, do func(ctx context.Context, client *etcd.Client) error) error {
+	client, err := e.open(cmd)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, stop := untilInterrupted(cmd.Context())
+	defer stop()
+	return wayOut(do(ctx, client))
+}
+
+// wayOut adds what to do to an error that the cluster is the reason of.
+func wayOut(err error) error {
+	switch cause := etcd.CauseOf(err); cause {
+	case etcd.Unreachable, etcd.NoLeader, etcd.Login, etcd.Forbidden, etcd.Certificate, etcd.NoSpace, etcd.Corrupt, etcd.Overloaded:
+		return fmt.Errorf("%w; %s", err, cause.Advice())
+	}
+	return err
 }

@@ -52,6 +52,8 @@ func execute(args []string, std streams, lookupEnv func(string) (string, bool)) 
 		return exitFine
 	case errors.Is(err, errInvalid):
 		return exitInvalid
+	case errors.Is(err, errDifferent):
+		return exitFailed
 	case errors.As(err, &usage):
 		fmt.Fprintf(std.err, "sidecar: %v\nRun '%s --help' for usage.\n", usage.err, usage.command)
 		return exitUsage

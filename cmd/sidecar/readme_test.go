@@ -208,7 +208,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 		// These are there only with limits in bytes and in shadow, with backends that are found by name or have a capacity, and with breakers
 		// or TLS.
 		sometimes := slices.Contains([]string{"weir_limit_bytes_total", "weir_shadow_verdicts_total", "weir_upstream_dns_failures_total",
-			"weir_backend_capacity", "weir_queue_length", "weir_queue_dropped_total"}, name) || strings.HasPrefix(name, "weir_tls_") || strings.HasPrefix(name, "weir_breaker_")
+			"weir_backend_capacity", "weir_queue_length", "weir_queue_dropped_total"}, name) || strings.HasPrefix(name, "weir_tls_") || strings.HasPrefix(name, "weir_breaker_") ||
+			strings.HasPrefix(name, "weir_fleet_") // with a policy source in etcd
 		if !exist[name] && !sometimes {
 			t.Errorf("docs/metrics.md has %s, but the sidecar does not", name)
 		}

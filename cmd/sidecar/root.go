@@ -37,6 +37,7 @@ Exit codes: 0 fine, 1 failed at run time, 2 wrong usage, 3 invalid documents.`,
   sidecar test policies/                                  run their unit tests
   sidecar explain TenantPolicy.spec.limits                what a field means
   sidecar why --tenant acme --path /pay                   why a request is refused
+  sidecar apply -f policies/ --etcd http://127.0.0.1:2379 put documents into etcd, for all sidecars
   sidecar sync -f distribution.yaml                       keep many clusters equal to one`,
 		Version:            readBuild().Version,
 		SilenceErrors:      true,
@@ -57,6 +58,13 @@ Exit codes: 0 fine, 1 failed at run time, 2 wrong usage, 3 invalid documents.`,
 		c.fmtCommand(),
 		c.explainCommand(),
 		c.whyCommand(),
+		c.applyCommand(),
+		c.getCommand(),
+		c.diffCommand(),
+		c.deleteCommand(),
+		c.historyCommand(),
+		c.rollbackCommand(),
+		c.exportCommand(),
 		c.syncCommand(),
 		c.demoCommand(),
 		c.versionCommand(),

@@ -37,6 +37,7 @@ type process struct {
 	registry *prometheus.Registry
 	access   *accessLogFile
 	files    *file.Source // nil without files
+	fleets   *fleets
 	manager  *control.Manager
 	proxy    *proxy.Proxy // made with the first snapshot, whose bounds it keeps
 	serving  sync.WaitGroup
@@ -92,6 +93,9 @@ func newProcess(o runOptions, stdout, stderr io.Writer) (*process, error) {
 	if err := p.registerProcess(); err != nil {
 		return nil, err
 	}
+	if p.fleets, err = newFleets(p.logger, p.registry, p.started); err != nil {
+		return nil, err
+	}
 	p.manager, err = control.NewManager(control.Options{
 		Logger:     p.logger,
 		Registerer: p.registry,
@@ -99,6 +103,7 @@ func newProcess(o runOptions, stdout, stderr io.Writer) (*process, error) {
 		Apply:      p.apply,
 		LastGood:   o.lastGood,
 		WatchFiles: p.watch,
+		OnStatus:   p.fleets.report,
 	})
 	return p, err
 }
@@ -162,7 +167,11 @@ func (p *process) apply(s *policy.Snapshot) error {
 	if err := p.access.use(s.Sidecar.AccessLog.Path); err != nil {
 		return err
 	}
-	return p.proxy.Apply(s)
+	if err := p.proxy.Apply(s); err != nil {
+		return err
+	}
+	p.fleets.serve(s.Sidecar.Service)
+	return nil
 }
 
 // listenSettings are the addresses to serve on: the documents', or the flag's in the place of them. The flag moves a single
@@ -194,8 +203,9 @@ func (p *process) listenAdmin() (net.Listener, error) {
 func (p *process) serve(ctx context.Context, listeners []net.Listener, admin net.Listener) error {
 	server := control.NewAdminServer(control.NewAdmin(control.AdminOptions{
 		Logger: p.logger, Gatherer: p.registry, Status: p.manager.Status, Ready: p.ready, Tenants: p.tenants, Breakers: p.breakers,
-		Why: p.proxy.Why, LogLevel: p.level, Drain: p.proxy.Drain, Pprof: p.proxy.Snapshot().Sidecar.Admin.Pprof,
+		Fleets: p.fleets.look, Why: p.proxy.Why, LogLevel: p.level, Drain: p.proxy.Drain, Pprof: p.proxy.Snapshot().Sidecar.Admin.Pprof,
 	}), p.logger)
+	p.fleets.listen(admin.Addr().String())
 	p.serving.Go(func() {
 		if err := server.Serve(admin); !errors.Is(err, http.ErrServerClosed) {
 			p.logger.Error().Err(err).Msg("admin port ended")

@@ -62,14 +62,7 @@ func (c *cli) decodeTexts(names []string) ([]*policy.Document, error) {
 	if err != nil {
 		return nil, err
 	}
-	var docs []*policy.Document
-	f := findings{}
-	for _, t := range texts {
-		decoded, problems := policy.Decode(t.Path, t.Data)
-		docs = append(docs, decoded...)
-		f.note(problems)
-	}
-	return docs, c.refuse(f)
+	return c.decodeAll(texts)
 }
 
 // refuse prints findings that hold an error, and says so.

@@ -87,9 +87,6 @@ func pacingOf(c Cause) pacing {
 // Advice says what to do about it.
 func (c Cause) Advice() string { return pacingOf(c).advice }
 
-// outage reports whether the copy may be behind because of it, rather than just be made anew.
-func (c Cause) outage() bool { return !pacingOf(c).anew }
-
 // causeError is an error of our own that knows its cause.
 type causeError struct {
 	cause Cause
@@ -129,10 +126,10 @@ func CauseOf(err error) Cause {
 	case isOneOf(server, rpctypes.ErrTooManyRequests, rpctypes.ErrRequestTooLarge, rpctypes.ErrTimeout, rpctypes.ErrTimeoutDueToConnectionLost,
 		rpctypes.ErrTimeoutWaitAppliedIndex):
 		return Overloaded
-	case isOneOf(server, rpctypes.ErrStopped), errors.Is(err, io.EOF), errors.Is(err, context.Canceled):
-		return Ended
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netError):
 		return Unreachable
+	case isOneOf(server, rpctypes.ErrStopped), errors.Is(err, io.EOF), errors.Is(err, context.Canceled):
+		return Ended
 	}
 	switch status.Code(err) {
 	case codes.DeadlineExceeded, codes.Unavailable:

@@ -21,6 +21,8 @@ type Change struct {
 	// Part and Parts count the transactions of a change that did not fit into one. Both are 0 for one that did.
 	Part  int `json:"part,omitempty"`
 	Parts int `json:"parts,omitempty"`
+	// Confirmed says that the author means it that this very write removes many tenants.
+	Confirmed bool `json:"confirmed,omitempty"`
 	// ConfirmedRemovals is the revision before the latest write whose removal of many tenants its author confirmed. Later changes
 	// carry it forward, so that a sidecar that was away learns of it, too. 0: there was none.
 	ConfirmedRemovals int64 `json:"confirmedRemovals,omitempty"`

@@ -134,10 +134,9 @@ type course struct {
 	cluster uint64 // who answered; 0: nobody yet
 	opened  time.Time
 	backoff backoff
-	lost    struct {
-		cause Cause // empty: it is not
-		since time.Time
-	}
+	// causes are those of the outage that goes on, each of which is logged once; nil: none does.
+	causes map[Cause]bool
+	since  time.Time
 }
 
 // follow lists, if need be, and watches. It returns why it cannot go on.
@@ -174,12 +173,11 @@ func (c *course) open(resumed bool) {
 			s.Resumes++
 		}
 	})
-	if c.lost.cause == "" {
+	if c.causes == nil {
 		return
 	}
-	c.o.Logger.Info().Str("prefix", c.o.Prefix).Str("cause", string(c.lost.cause)).Dur("after", now.Sub(c.lost.since)).
-		Int64("revision", c.view.Revision).Msg("etcd is back")
-	c.lost.cause = ""
+	c.o.Logger.Info().Str("prefix", c.o.Prefix).Dur("after", now.Sub(c.since)).Int64("revision", c.view.Revision).Msg("etcd is back")
+	c.causes = nil
 	c.update(c.view)
 }
 
@@ -211,11 +209,11 @@ func (c *course) broken(client *clientv3.Client, err error) time.Duration {
 			cause = CauseOf(renewal)
 		}
 	}
-	if c.lost.cause == "" {
-		c.lost.since = now
+	if c.causes == nil {
+		c.causes, c.since = make(map[Cause]bool), now
 	}
-	if c.lost.cause != cause {
-		c.lost.cause = cause
+	if !c.causes[cause] {
+		c.causes[cause] = true
 		c.o.Logger.Warn().Err(err).Str("prefix", c.o.Prefix).Str("cause", string(cause)).Int64("revision", c.view.Revision).
 			Str("to_do", cause.Advice()).Msg("etcd is lost; what is known stays in force, and it tries again")
 	}

@@ -20,8 +20,13 @@ import (
 	"weir/control"
 )
 
+// Name is what a source of files is called that has no other name.
+const Name = "file"
+
 // Options say what to read and how eagerly.
 type Options struct {
+	// Name is what the source is called; empty means [Name].
+	Name string
 	// Paths are files and folders, as for [Load]. Documents in them are one set.
 	Paths  []string
 	Logger zerolog.Logger
@@ -50,6 +55,9 @@ var (
 
 // New returns a source that does nothing before Run.
 func New(o Options) *Source {
+	if o.Name == "" {
+		o.Name = Name
+	}
 	if o.Debounce == 0 {
 		o.Debounce = 50 * time.Millisecond
 	}
@@ -59,8 +67,8 @@ func New(o Options) *Source {
 	return &Source{o: o, log: o.Logger, kick: make(chan struct{}, 1)}
 }
 
-// Name is "file".
-func (s *Source) Name() string { return "file" }
+// Name is that of the options.
+func (s *Source) Name() string { return s.o.Name }
 
 // Reload reads and reports everything again, changed or not.
 func (s *Source) Reload() {
@@ -110,7 +118,7 @@ func (s *Source) Run(ctx context.Context, update func(control.Batch)) error {
 
 // follow is Run with what the kernel tells.
 func (s *Source) follow(ctx context.Context, w *watch, update func(control.Batch)) error {
-	batch, named := load(s.o.Paths, nil)
+	batch, named := load(s.o.Paths, nil, unnamed)
 	update(batch)
 	w.follow(slices.Concat(s.o.Paths, named), s.further())
 	// What changed between the first reading and the watch is found by a second one.
@@ -147,7 +155,7 @@ func (s *Source) follow(ctx context.Context, w *watch, update func(control.Batch
 		report = report || keys != before
 		seen = stamp(slices.Concat(s.o.Paths, named))
 		var next control.Batch
-		next, named = load(s.o.Paths, named)
+		next, named = load(s.o.Paths, named, unnamed)
 		if w.follow(slices.Concat(s.o.Paths, named), further) {
 			pending.Reset(s.o.Debounce) // what is watched only now may have changed since it was read
 		}

@@ -17,22 +17,25 @@ import (
 
 // Load reads the documents of files and folders once. A file is read whatever its name is; of a folder and the folders below it,
 // every *.yaml, *.yml and *.json file that is not hidden. Symbolic links to files are followed, those to folders only when they are
-// among the paths. A Sidecar among the documents adds the paths of its spec.policies.
+// among the paths. A Sidecar among the documents adds the paths of its spec.policies, also of those that are sources of their own.
 //
 // What cannot be read is in the batch as a file with an Err. Paths in the batch are the given ones, joined and cleaned.
 func Load(paths []string) control.Batch {
-	batch, _ := load(paths, nil)
+	batch, _ := load(paths, nil, func(*policy.PolicySource) bool { return true })
 	return batch
 }
 
-// load reads paths, and what the Sidecars in them name. While there is no good Sidecar, those named last stay: a process whose own
+// unnamed reports whether the files of a source are of one set with those that name it.
+func unnamed(s *policy.PolicySource) bool { return s.Name == "" || s.Name == Name }
+
+// load reads paths, and of what the Sidecars in them name those that are wanted. While there is no good Sidecar, those named last stay: a process whose own
 // document is broken keeps its settings, and these are some of them.
-func load(paths, named []string) (control.Batch, []string) {
+func load(paths, named []string, wanted func(*policy.PolicySource) bool) (control.Batch, []string) {
 	if len(paths) == 0 {
 		return control.Batch{Err: errors.New("no path is given")}, nil
 	}
 	files := read(walk(paths))
-	if found, ok := policyPaths(files); ok {
+	if found, ok := policyPaths(files, wanted); ok {
 		named = found
 	}
 	if len(named) > 0 {
@@ -43,8 +46,8 @@ func load(paths, named []string) (control.Batch, []string) {
 	return control.Batch{Files: files}, named
 }
 
-// policyPaths returns the paths that the Sidecars in the files name, and whether there is a good one.
-func policyPaths(files []control.File) (paths []string, ok bool) {
+// policyPaths returns the paths that the Sidecars in the files name and that are wanted, and whether there is a good one.
+func policyPaths(files []control.File, wanted func(*policy.PolicySource) bool) (paths []string, ok bool) {
 	for _, f := range files {
 		if !bytes.Contains(f.Data, []byte(policy.KindSidecar)) {
 			continue // the common case is not decoded twice
@@ -56,8 +59,8 @@ func policyPaths(files []control.File) (paths []string, ok bool) {
 				continue
 			}
 			ok = true
-			for _, source := range spec.Policies {
-				if source.File != nil {
+			for i := range spec.Policies {
+				if source := &spec.Policies[i]; source.File != nil && wanted(source) {
 					paths = append(paths, policy.ResolvePath(d.Origin, source.File.Path))
 				}
 			}

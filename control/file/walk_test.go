@@ -124,7 +124,7 @@ func TestLoadFollowsTheSidecar(t *testing.T) {
 	paths := []string{filepath.Join(dir, "etc/self.yaml")}
 	f := func(named []string, want ...string) []string {
 		t.Helper()
-		b, next := load(paths, named)
+		b, next := load(paths, named, unnamed)
 		for i := range b.Files {
 			if strings.Contains(string(b.Files[i].Data), "kind: Sidecar") {
 				b.Files[i].Data = []byte("sidecar")
@@ -148,5 +148,11 @@ func TestLoadFollowsTheSidecar(t *testing.T) {
 	named = f(named, "etc/policies/a.yaml: a", "etc/self.yaml: # nothing")
 	// and none
 	put(t, paths[0], strings.Replace(sidecar(), "policies:", "policies: []", 1))
-	f(named, "etc/self.yaml: sidecar")
+	named = f(named, "etc/self.yaml: sidecar")
+	// files with a name are a source of their own; whoever reads once reads them, too
+	put(t, paths[0], sidecar("../more.yaml")+"    name: file\n  - {name: team, file: {path: policies}}\n")
+	f(named, "etc/self.yaml: sidecar", "more.yaml: m")
+	if b := Load(paths); len(b.Files) != 3 {
+		t.Errorf("read once, there are %d files, want 3", len(b.Files))
+	}
 }

@@ -137,7 +137,7 @@ func FuzzDecodeMember(f *testing.F) {
 	f.Add([]byte(`null`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m := decodeMember("a", "orders", data)
-		judge(&m, Want{Revision: 1, Documents: []WantedDocument{{policy.KindRoute, "a", 1}}})
+		Judge([]Member{m}, Want{Revision: 1, At: 9, Documents: []WantedDocument{{policy.KindRoute, "a", 0, 1}}})
 		if out := m.encode(); len(out) > maxRecord && len(m.Sources) <= 1 {
 			t.Errorf("a record of %d bytes became one of %d", len(data), len(out))
 		}

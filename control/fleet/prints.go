@@ -21,10 +21,8 @@ type Prints [groups]uint32
 
 // add puts a document into the set, or takes it out again.
 func (p *Prints) add(kind policy.Kind, name, text string) {
-	p.toggle(kind, name, printOf(kind, name, text))
+	p[groupOf(kind, name)] ^= printOf(kind, name, text)
 }
-
-func (p *Prints) toggle(kind policy.Kind, name string, print uint32) { p[groupOf(kind, name)] ^= print }
 
 // groupOf is the group of a document.
 func groupOf(kind policy.Kind, name string) int {
@@ -57,8 +55,11 @@ func (p *Prints) String() string {
 
 // parsePrints reads what String wrote. Prints of another version may be others, which cannot be compared.
 func parsePrints(text string) (p Prints, ok bool) {
-	b, err := hex.DecodeString(text)
-	if err != nil || len(b) != 4*groups {
+	var b [4 * groups]byte
+	if len(text) != hex.EncodedLen(len(b)) {
+		return Prints{}, false
+	}
+	if _, err := hex.Decode(b[:], []byte(text)); err != nil {
 		return Prints{}, false
 	}
 	for i := range p {

@@ -51,38 +51,53 @@ func memberOf(layout etcd.Layout, key string) (service, id string, ok bool) {
 
 // Want is what the members of a fleet should have in force.
 type Want struct {
-	// Revision is the store's at which the documents were changed last.
-	Revision int64
+	// Revision is the store's at which the documents were changed last, and At the one up to which nothing is missing here: of a member
+	// that has applied a later one it cannot be said whether it runs what it should.
+	Revision, At int64
 	// Documents are those that the store has; nil leaves open what they are.
 	Documents []WantedDocument
+	prints    Prints // of Documents
 }
 
 // WantedDocument is one document by its fingerprint.
 type WantedDocument struct {
 	Kind  policy.Kind
 	Name  string
+	group int
 	print uint32
 }
 
-// WantOf is what a view of [etcd.Layout.Policy] asks for. A deletion that was not recorded as a change leaves no trace in the view, so its
-// revision is not known from it alone.
+// WantOf is what a view of [etcd.Layout.Policy] asks for. A deletion by hand, which no change records, leaves no trace of its revision: a
+// member that has not seen it yet looks as if it had drifted.
 func WantOf(layout etcd.Layout, view etcd.View) Want {
-	want := Want{Documents: []WantedDocument{}}
+	want := Want{At: view.Revision, Documents: []WantedDocument{}}
 	for _, item := range view.Items {
 		want.Revision = max(want.Revision, item.Modified)
 		kind, name, err := layout.DocumentOf(item.Key)
 		if err != nil || !compared(kind) {
 			continue
 		}
-		want.Documents = append(want.Documents, WantedDocument{kind, name, printOf(kind, name, string(item.Value))})
+		d := WantedDocument{kind, name, groupOf(kind, name), printOf(kind, name, string(item.Value))}
+		want.Documents = append(want.Documents, d)
+		want.prints[d.group] ^= d.print
 	}
 	return want
 }
 
-// compared reports whether documents of a kind are for all members alike. A Sidecar describes one process, and tests are nothing that
-// could be in force.
+// find returns the document of that kind and name, or nil.
+func (w *Want) find(kind policy.Kind, name string) *WantedDocument {
+	for i := range w.Documents {
+		if d := &w.Documents[i]; d.Name == name && d.Kind == kind {
+			return d
+		}
+	}
+	return nil
+}
+
+// compared reports whether documents of a kind are for all members alike. A Sidecar describes one process, and tests and
+// distributions are nothing that could be in force.
 func compared(kind policy.Kind) bool {
-	return kind != policy.KindSidecar && kind != policy.KindPolicyTest
+	return kind != policy.KindSidecar && !kind.PassedOver()
 }
 
 // ReadWant reads what the members that read from here should have in force.

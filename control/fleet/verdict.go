@@ -40,10 +40,12 @@ func (v Verdict) String() string {
 }
 
 // Judge compares what members run with what they should, in their order. It is a pure function.
+//
+// A member without differences costs a comparison of its prints, however many documents there are.
 func Judge(members []Member, want Want) []Verdict {
 	verdicts := make([]Verdict, 0, len(members))
 	for i := range members {
-		verdicts = append(verdicts, judge(&members[i], want))
+		verdicts = append(verdicts, judge(&members[i], &want))
 	}
 	return verdicts
 }
@@ -53,7 +55,7 @@ func Behind(members []Member, revision int64) []Verdict {
 	return slices.DeleteFunc(Judge(members, Want{Revision: revision}), func(v Verdict) bool { return v.State == StateInSync })
 }
 
-func judge(m *Member, want Want) Verdict {
+func judge(m *Member, want *Want) Verdict {
 	v := Verdict{Member: *m, State: StateBehind}
 	here := m.Here()
 	switch {
@@ -77,19 +79,14 @@ func judge(m *Member, want Want) Verdict {
 }
 
 // differences are how a member that has seen the latest change differs.
-func differences(m *Member, here *SourceState, want Want) (State, []string) {
+func differences(m *Member, here *SourceState, want *Want) (State, []string) {
 	state := StateInSync
 	var reasons []string
 	drift := func(format string, args ...any) {
 		state = StateDrifted
 		reasons = append(reasons, fmt.Sprintf(format, args...))
 	}
-	named := func(d WantedDocument) bool {
-		return slices.ContainsFunc(m.Differences, func(e Difference) bool { return e.Kind == d.Kind && e.Name == d.Name })
-	}
-	has := func(e Difference) bool {
-		return want.Documents == nil || slices.ContainsFunc(want.Documents, func(d WantedDocument) bool { return d.Kind == e.Kind && d.Name == e.Name })
-	}
+	has := func(e Difference) bool { return want.Documents == nil || want.find(e.Kind, e.Name) != nil }
 	for _, e := range m.Differences {
 		switch {
 		case e.State == Replaced:
@@ -108,15 +105,15 @@ func differences(m *Member, here *SourceState, want Want) (State, []string) {
 			state = StateDrifted
 		}
 		reasons = append(reasons, fmt.Sprintf("%d more of its documents differ", more))
-	} else if theirs, ok := parsePrints(here.Prints); ok && want.Documents != nil {
-		var ours Prints
-		for _, d := range want.Documents {
-			if !named(d) {
-				ours.toggle(d.Kind, d.Name, d.print)
+	} else if theirs, ok := parsePrints(here.Prints); ok && want.Documents != nil && here.Revision <= want.At {
+		ours := want.prints
+		for _, e := range m.Differences {
+			if d := want.find(e.Kind, e.Name); d != nil {
+				ours[d.group] ^= d.print
 			}
 		}
 		if ours != theirs {
-			drift("%s", candidates(ours, theirs, slices.DeleteFunc(slices.Clone(want.Documents), named)))
+			drift("%s", candidates(m, want, ours, theirs))
 		}
 	}
 	if state == StateDrifted && m.ProblemCount > 0 && len(m.Problems) > 0 {
@@ -129,10 +126,11 @@ func differences(m *Member, here *SourceState, want Want) (State, []string) {
 const maxCandidates = 5
 
 // candidates says which documents may be the ones that differ: those of the groups whose prints do.
-func candidates(ours, theirs Prints, documents []WantedDocument) string {
+func candidates(m *Member, want *Want, ours, theirs Prints) string {
 	var names []string
-	for _, d := range documents {
-		if g := groupOf(d.Kind, d.Name); ours[g] != theirs[g] {
+	for _, d := range want.Documents {
+		known := slices.ContainsFunc(m.Differences, func(e Difference) bool { return e.Kind == d.Kind && e.Name == d.Name })
+		if !known && ours[d.group] != theirs[d.group] {
 			names = append(names, string(d.Kind)+" "+d.Name)
 		}
 	}

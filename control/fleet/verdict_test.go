@@ -98,6 +98,8 @@ func TestJudge(t *testing.T) {
 	f(runs(11, []string{"gold=1", "silver=1", "ghost=1"}), two, StateDrifted, "it runs a document that is not in the store, and does not say why")
 	// one known and one unknown
 	f(runs(11, []string{"gold=0"}, "refused:silver"), two, StateDrifted, "it refuses TenantPolicy silver", "TenantPolicy gold differs from what it runs, and it does not say why")
+	// it has applied what is not known here yet
+	f(runs(101, []string{"gold=2"}), two, StateInSync)
 	// a version that says nothing of prints, or in other groups
 	mute := runs(11, nil)
 	mute.Sources[1].Prints = ""
@@ -147,7 +149,8 @@ func TestWantOf(t *testing.T) {
 		item(layout.Policy()+"by/hand/x", "?", 22),
 		item(layout.Change(), "{}", 23),
 	}})
-	if want.Revision != 23 || len(want.Documents) != 1 || want.Documents[0] != (WantedDocument{policy.KindTenantPolicy, "gold", printOf(policy.KindTenantPolicy, "gold", "kind: TenantPolicy\n")}) {
+	if want.Revision != 23 || len(want.Documents) != 1 || want.find(policy.KindTenantPolicy, "gold") == nil ||
+		want.Documents[0].print != printOf(policy.KindTenantPolicy, "gold", "kind: TenantPolicy\n") || want.At != 90 {
 		t.Errorf("got %+v", want)
 	}
 	documents, problems := policy.Decode("k", []byte("---\r\n\r\n# why\r\napiVersion: weir.dev/v1alpha1\r\nkind: Backend\r\nmetadata: {name: b}\r\nspec: {endpoints: [{address: \"127.0.0.1:1\"}]}\r\n...\r\n\r\n"))
@@ -165,7 +168,7 @@ func TestPrintsAsText(t *testing.T) {
 	if back, ok := parsePrints(p.String()); !ok || back != p || len(p.String()) != 8*groups {
 		t.Errorf("got %v from %s", back, &p)
 	}
-	for _, bad := range []string{"", "0g", "00"} {
+	for _, bad := range []string{"", "00", strings.Repeat("0g", 4*groups), p.String() + "00"} {
 		if _, ok := parsePrints(bad); ok {
 			t.Errorf("%q is taken for prints", bad)
 		}
