@@ -83,9 +83,16 @@ func (c *cluster) state() (state, reason string) {
 		}
 	}
 	if drift == len(c.pending) {
-		return drifted, fmt.Sprintf("others have written %d documents there", drift)
+		return drifted, "others have written there: " + countDocuments(drift)
 	}
-	return behind, fmt.Sprintf("%d documents are not as they should be", len(c.pending))
+	return behind, "not as it should be: " + countDocuments(len(c.pending))
+}
+
+func countDocuments(n int) string {
+	if n == 1 {
+		return "1 document"
+	}
+	return fmt.Sprintf("%d documents", n)
 }
 
 // explain says what failed and what to do about it.

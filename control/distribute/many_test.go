@@ -238,9 +238,11 @@ func (w *world) watchArrivals(s *sent) []*arrivals {
 		a := &arrivals{lag: make(map[int]time.Duration)}
 		all[i] = a
 		watching.Go(func() {
+			next := int64(1)
 			for ctx.Err() == nil {
-				for answer := range reader.Etcd().Watch(ctx, w.layout.Policy()+"TenantPolicy/", clientv3.WithPrefix()) {
+				for answer := range reader.Etcd().Watch(ctx, w.layout.Policy()+"TenantPolicy/", clientv3.WithPrefix(), clientv3.WithRev(next)) {
 					now := time.Now()
+					next = max(next, answer.Header.Revision+1, answer.CompactRevision)
 					for _, e := range answer.Events {
 						a.note(s, string(e.Kv.Value), now)
 					}
