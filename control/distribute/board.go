@@ -99,7 +99,7 @@ func countDocuments(n int) string {
 func (c *cluster) explain(err error) string {
 	advice := etcd.CauseOf(err).Advice()
 	if etcd.CauseOf(err) == etcd.Forbidden {
-		advice = fmt.Sprintf("grant what is missing: etcdctl role grant-permission ROLE --prefix=true readwrite %s, and readwrite %s", c.layout.Policy(), c.layout.Sync())
+		advice = fmt.Sprintf("grant what is missing: etcdctl role grant-permission ROLE --prefix=true readwrite %s, and the same for %s", c.layout.Policy(), c.layout.Sync())
 	}
 	return fmt.Sprintf("%v; to do: %s", err, advice)
 }
@@ -137,6 +137,8 @@ func (c *cluster) show() {
 // log tells of states that somebody should know of, and of their ends.
 func (c *cluster) log(before control.SyncCluster, state, reason string, now time.Time) {
 	switch {
+	case state == held && reason != before.Reason:
+		c.logger.Warn().Str("why", reason).Int64("revision", c.source.revision).Msg("a change is held back from the cluster, which keeps what it has")
 	case state == before.State:
 	case state == unreachable || state == failing:
 		c.logger.Warn().Str("why", reason).Msg("the cluster cannot be brought into step; it is tried again, and others do not wait")

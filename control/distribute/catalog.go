@@ -1,6 +1,7 @@
 package distribute
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"sync"
@@ -31,8 +32,10 @@ type catalog struct {
 type text struct {
 	doc  *policy.Document
 	data []byte
-	// created and modified are the revisions of the source at which the document came to be and was written last.
-	created, modified int64
+	// from is the document at the source that doc was made of by overlays, if there are any for it.
+	from *policy.Document
+	// modified is the source's revision at which the document was written last.
+	modified int64
 }
 
 // flaw is a field of a document that does not go with other documents, as when it refers to one that is not there.
@@ -56,7 +59,7 @@ func read(view etcd.View, layout etcd.Layout, source string, before *catalog, se
 			continue
 		}
 		if before != nil {
-			if old, ok := before.texts[key]; ok && old.modified == item.Modified {
+			if old, ok := before.texts[key]; ok && old.modified == item.Modified && bytes.Equal(old.data, item.Value) {
 				c.texts[key] = old
 				continue
 			}
@@ -67,7 +70,7 @@ func read(view etcd.View, layout etcd.Layout, source string, before *catalog, se
 			c.broken[key] = true
 			continue
 		}
-		c.texts[key] = text{doc, item.Value, item.Created, item.Modified}
+		c.texts[key] = text{doc: doc, data: item.Value, from: doc, modified: item.Modified}
 	}
 	c.flaws = sync.OnceValue(func() map[flaw]bool { return flawsOf(documents(c.texts)) })
 	return c

@@ -77,6 +77,7 @@ type cluster struct {
 	want      *wanted  // the latest that may be brought there; nil: none yet
 	held      string   // why the one judged last may not
 	confirmed bool     // want takes many tenants away, and that is meant
+	replaced  int64    // the source's revision when it was first seen to be another store than before; 0: it is not
 
 	met     bool             // the record was read, and ours is what it says
 	recalls bool             // documents that are gone are still to be recalled by the record
@@ -137,8 +138,10 @@ func (c *cluster) patience() time.Duration {
 	case etcd.Login, etcd.Files:
 		most, refused = lastRefused, true
 		_ = c.client.Renew() // when that fails, so does the next try, and says why
-	case etcd.Forbidden, etcd.NoSpace:
+	case etcd.Forbidden:
 		most, refused = lastRefused, true
+	case etcd.NoSpace:
+		refused = true
 	}
 	wait := min(firstRetry<<min(c.tries-1, 10), most)
 	wait = wait/2 + time.Duration(c.o.Random()*float64(wait))

@@ -53,6 +53,33 @@ func TestClusterIsRestored(t *testing.T) {
 	}
 }
 
+// A source that was replaced by a store that has less, and has not come as far, empties no cluster until that is
+// confirmed there.
+func TestSourceIsReplaced(t *testing.T) {
+	w := newWorld(t, 1, nil)
+	texts := firstTexts(10)
+	w.apply(etcd.Change{}, texts)
+	for range 10 {
+		w.apply(etcd.Change{}, map[string]string{"TenantPolicy/t0": texts["TenantPolicy/t0"]})
+	}
+	w.start(Options{Distribution: w.distribution(nil)})
+	w.awaitTexts(0, texts)
+	dir := w.source.Server(0).Config().Dir
+	w.source.Stop(0)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	w.source.Restart(0)
+	isHeld := func(s *control.SyncStatus) bool { return s.Clusters[0].State == held }
+	w.await("an empty source is held", isHeld)
+	fewer := firstTexts(2)
+	w.apply(etcd.Change{}, fewer)
+	w.await("and one that has less", func(s *control.SyncStatus) bool { return isHeld(s) && s.Documents == len(fewer) })
+	w.awaitTexts(0, texts)
+	w.apply(etcd.Change{ConfirmedRemovals: 2}, nil)
+	w.awaitTexts(0, fewer)
+}
+
 // A write of which we did not hear is ours all the same.
 func TestWriteWithoutAnswer(t *testing.T) {
 	w := newWorld(t, 1, nil)

@@ -68,30 +68,42 @@ func (c *cluster) judge() {
 	}
 	w := c.rule.want(c.source, c.want)
 	left := c.decoded(func(key string) bool { return w.left[key] })
-	var before []*policy.Document
-	var since int64
-	if c.want != nil {
-		before, since = documents(c.want.texts), c.want.catalog.written
-	} else {
-		before = c.decoded(func(key string) bool { _, ok := c.ours[key]; return ok })
-		if r, err := parseRecord(c.record.Value); err == nil && c.distributed() {
-			since = r.Written
-		}
-	}
-	v := c.rule.judge(w, left, before, since)
+	before, since := c.before()
+	v := c.rule.judge(w, left, before, c.confirmable(since))
 	c.judged = c.source
 	if v.held == "" {
 		if len(w.problems) > 0 && (c.want == nil || len(c.want.problems) == 0) {
 			c.logger.Warn().Int("documents", len(w.problems)).Str("first", w.problems[0].String()).
 				Msg("overlays make documents wrong; the cluster keeps what it has of them")
 		}
-		c.want, c.held, c.confirmed = w, "", c.confirmed || v.confirmed
+		c.want, c.held, c.confirmed, c.replaced = w, "", c.confirmed || v.confirmed, 0
 		return
 	}
-	if c.held != v.held {
-		c.logger.Warn().Str("why", v.held).Int64("revision", c.source.revision).Msg("a change is held back from the cluster, which keeps what it has")
-	}
 	c.held = v.held
+}
+
+// before are the documents that the cluster should have had until now, and when the source had been written last then.
+func (c *cluster) before() (docs []*policy.Document, since int64) {
+	if c.want != nil {
+		return documents(c.want.texts), c.want.catalog.written
+	}
+	if r, err := parseRecord(c.record.Value); err == nil && c.distributed() {
+		since = r.Written
+	}
+	return c.decoded(func(key string) bool { _, ok := c.ours[key]; return ok }), since
+}
+
+// confirmable is the revision from which on removals are confirmed. A source that was written last before that time is another store, or
+// was restored: there, what was confirmed before it was first seen does not count.
+func (c *cluster) confirmable(since int64) int64 {
+	if c.source.written >= since {
+		c.replaced = 0
+		return since
+	}
+	if c.replaced == 0 {
+		c.replaced = c.source.revision
+	}
+	return c.replaced
 }
 
 // foreign says why nothing is brought to a cluster that has documents which no distribution of this name has brought there; empty: it may.
@@ -183,7 +195,7 @@ func (c *cluster) commit(ctx context.Context, part []Difference, number, of int)
 	writes := []etcd.Write{{Key: c.layout.Sync(), Value: value, Expect: c.record.Modified}}
 	var change []byte
 	if len(part) > 0 {
-		change = c.changeOf(number, of).Encode()
+		change = c.changeOf(part, number, of).Encode()
 		writes = append(writes, etcd.Write{Key: c.layout.Change(), Value: change, Expect: c.change.Modified})
 	}
 	for _, d := range part {
@@ -225,10 +237,13 @@ func (c *cluster) commit(ctx context.Context, part []Difference, number, of int)
 }
 
 // changeOf says who changes documents, and why. What was confirmed at the source is confirmed here: the sidecars of the cluster ask, too.
-func (c *cluster) changeOf(number, of int) etcd.Change {
+func (c *cluster) changeOf(part []Difference, number, of int) etcd.Change {
 	change := etcd.Change{
 		By: fmt.Sprintf("sync from %s at %d", c.o.source(), c.want.catalog.revision), At: c.o.Clock().UTC(), Command: "sync",
-		Message: c.source.change.Message,
+		Message: c.want.catalog.change.Message,
+	}
+	if !slices.ContainsFunc(part, func(d Difference) bool { return !d.Drift() }) {
+		change.Message = "what others wrote is taken back"
 	}
 	if of > 1 {
 		change.Part, change.Parts = number, of

@@ -49,7 +49,7 @@ func (r rule) want(c *catalog, before *wanted) *wanted {
 			continue
 		}
 		if before != nil {
-			if old, ok := before.texts[key]; ok && old.modified == t.modified {
+			if old, ok := before.texts[key]; ok && old.from == t.doc {
 				w.texts[key] = old
 				continue
 			}
