@@ -12,6 +12,7 @@ import (
 
 // While the source cannot be read, clusters keep what they have, and drift is repaired all the same.
 func TestSourceIsGone(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1, nil)
 	texts := firstTexts(3)
 	w.apply(etcd.Change{}, texts)
@@ -32,6 +33,7 @@ func TestSourceIsGone(t *testing.T) {
 
 // A cluster that was restored from before what we wrote is brought into step again, and nobody is blamed for it.
 func TestClusterIsRestored(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1, nil)
 	texts := firstTexts(3)
 	w.apply(etcd.Change{}, texts)
@@ -56,6 +58,7 @@ func TestClusterIsRestored(t *testing.T) {
 // A source that was replaced by a store that has less, and has not come as far, empties no cluster until that is
 // confirmed there.
 func TestSourceIsReplaced(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1, nil)
 	texts := firstTexts(10)
 	w.apply(etcd.Change{}, texts)
