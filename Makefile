@@ -63,6 +63,10 @@ outage: ## Cut, stall and restart etcd under load for OUTAGE, and show what beca
 start: ## Measure the start of the real binary, its idle memory and its size
 	$(GO) test -run '^$$' -bench 'Start|Idle' -benchtime 100x ./cmd/sidecar
 
+.PHONY: clusters
+clusters: ## Keep 17 embedded etcd clusters equal to one, four of them in trouble for a minute
+	$(GO) test -count 1 -run '^TestManyClusters$$' -v -timeout 30m ./control/distribute -args -clusters 17 -changes 300 -drifts 510 -outage 1m
+
 .PHONY: cover
 cover: ## Write cover.html and print the total
 	$(GO) test -coverpkg ./... -coverprofile cover.out ./...

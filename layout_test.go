@@ -109,12 +109,16 @@ var rooms = map[string]room{
 		weir:    []string{"weir/control", "weir/control/etcd", "weir/policy"},
 		outside: []string{etcdClient, etcdAPI, logs, metrics},
 	},
+	"weir/control/distribute": { // writes etcd, but only by control/etcd
+		weir:    []string{"weir/control", "weir/control/etcd", "weir/policy", "weir/policy/diff"},
+		outside: []string{metrics, logs},
+	},
 	"weir/control/etcd/etcdtest": { // for tests
 		outside: []string{etcdClient, "go.etcd.io/etcd/client/pkg/v3", "go.etcd.io/etcd/server/v3/embed", zap},
 	},
 	"weir/cmd/sidecar": {
 		weir: []string{"weir/admit", "weir/admit/policytest", "weir/policy", "weir/policy/reference", "weir/proxy", "weir/proxy/upstream", "weir/control",
-			"weir/control/file", "weir/control/etcd", "weir/control/etcd/care", "weir/control/fleet", "weir/policy/diff", "weir/limit"},
+			"weir/control/file", "weir/control/distribute", "weir/control/etcd", "weir/control/etcd/care", "weir/control/fleet", "weir/policy/diff", "weir/limit"},
 		outside: []string{cobra, pflag, logs, metrics, memlimit, histograms},
 	},
 }

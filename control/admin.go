@@ -30,6 +30,8 @@ type AdminOptions struct {
 	Gatherer prometheus.Gatherer
 	// Status is Manager.Status.
 	Status func() Status
+	// Sync is the status of `sidecar sync`, which has no policy of its own in force: it takes the place of Status.
+	Sync func() SyncStatus
 	// Ready lists what must hold before traffic may come, besides an applied policy: bound listeners, not draining.
 	Ready func() []Check
 	// Tenants describes the tenant of that name, or all named tenants when it is empty.
@@ -105,6 +107,9 @@ func NewAdmin(o AdminOptions) http.Handler {
 		get("/status", "revision, sources and counts of the policy in force", a.status)
 		get("/policy", "the documents in force, as they were written", a.policy)
 		get("/policy/problems", "what is wrong with documents and sources, and where", a.problems)
+	}
+	if o.Sync != nil {
+		get("/status", "how far each cluster is, and why not further", a.syncStatus)
 	}
 	if o.Tenants != nil {
 		get("/tenants", "named tenants with their limits and what is left of them; ?tenant=NAME shows one", a.tenants)

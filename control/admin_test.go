@@ -469,3 +469,34 @@ func TestAdminServer(t *testing.T) {
 		t.Errorf("a file in the way: %v", err)
 	}
 }
+
+func TestAdminSyncStatus(t *testing.T) {
+	status := func() SyncStatus {
+		return SyncStatus{
+			Distribution: "platform", Source: "http://127.0.0.1:2379/weir", Revision: 7, Documents: 3, Problems: []string{"x: broken"},
+			Clusters: []SyncCluster{
+				{Name: "eu", State: "in_step", Applied: 7, Documents: 3, LagSeconds: 0.0123, DriftFound: 2, DriftRepaired: 1},
+				{Name: "us", State: "held", BehindSeconds: 61, Reason: "would take away", Differences: []string{"gold: removed"}},
+			},
+		}
+	}
+	admin := NewAdmin(AdminOptions{Sync: status})
+	text := httptest.NewRecorder()
+	admin.ServeHTTP(text, httptest.NewRequest(http.MethodGet, "/status", nil))
+	want := `platform from http://127.0.0.1:2379/weir, revision 7, 3 documents
+CLUSTER  STATE    SINCE  APPLIED  DOCUMENTS  LAG   BEHIND  DRIFT          REASON
+eu       in_step  never  7        3          12ms  -       2, 1 repaired  -
+us       held     never  0        0          -     1m1s    0              would take away
+us: gold: removed
+not distributed: x: broken
+`
+	if got := text.Body.String(); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+	asJSON := httptest.NewRecorder()
+	admin.ServeHTTP(asJSON, httptest.NewRequest(http.MethodGet, "/status?o=json", nil))
+	var got SyncStatus
+	if err := json.Unmarshal(asJSON.Body.Bytes(), &got); err != nil || !cmp.Equal(got, status()) {
+		t.Errorf("as JSON: %+v, %v", got, err)
+	}
+}

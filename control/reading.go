@@ -189,9 +189,9 @@ func decodeFile(source string, f File) decodedFile {
 			return d
 		}
 	}
-	// Tests of policies may stand beside them. They are nothing that could be in force, good or bad.
-	docs = slices.DeleteFunc(docs, func(doc *policy.Document) bool { return doc.Kind == policy.KindPolicyTest })
-	d.problems = slices.DeleteFunc(problems, func(p policy.Problem) bool { return p.Kind == policy.KindPolicyTest })
+	// Tests and distributions of policies may stand beside them. They are nothing that could be in force, good or bad.
+	docs = slices.DeleteFunc(docs, func(doc *policy.Document) bool { return doc.Kind.PassedOver() })
+	d.problems = slices.DeleteFunc(problems, func(p policy.Problem) bool { return p.Kind.PassedOver() })
 	for _, doc := range docs {
 		d.objects = append(d.objects, object{doc: doc, digest: doc.Digest(), source: source, file: f.Path})
 	}

@@ -96,9 +96,10 @@ func (c *compiler) sort(docs []*Document) {
 				d.Kind, d.Name, docs[first].Origin)
 			continue
 		}
+		if d.Kind.PassedOver() {
+			continue
+		}
 		switch d.Kind {
-		case KindPolicyTest:
-			continue // it says what is wanted of the others
 		case KindSidecar:
 			sidecars = append(sidecars, d)
 		case KindBackend:

@@ -65,6 +65,7 @@ type decoder struct {
 	source   *source
 	doc      *Document
 	problems []Problem
+	partial  bool // a part of a spec is decoded: nothing is missing, and null takes away
 	failed   bool // there is a problem that is an error
 	unlisted bool // there are more problems than maxProblems
 }
@@ -218,7 +219,7 @@ func (d *decoder) fields(n *node, t reflect.Type, path string, visit func(*Field
 	}
 	for i := range fields {
 		f := &fields[i]
-		if f.Required && seen[f.Index] == nil && !meant[f.Index] {
+		if f.Required && seen[f.Index] == nil && !meant[f.Index] && !d.partial {
 			p := d.report(n, joinKey(path, f.Name), "required, but missing")
 			if legal := f.Supported(); legal != nil {
 				p.Message += "; legal values: " + list(legal, "and")
@@ -260,11 +261,18 @@ func (d *decoder) unknownField(e *entry, fields []Field, path string) *Field {
 // value decodes a node into v by the rules of the field it belongs to.
 func (d *decoder) value(n *node, v reflect.Value, f *Field, path string) {
 	if n.kind == scalarNode && n.scalar == nullScalar {
+		if d.partial {
+			return // it takes the field away
+		}
 		d.report(n, path, "has no value; write one, or leave the field out")
 		return
 	}
 	t := v.Type()
 	switch {
+	case t == reflect.TypeFor[Patch]():
+		if d.want(n, mappingNode, "a mapping", path) {
+			v.SetString(string(patchOf(n)))
+		}
 	case t.Kind() == reflect.Pointer:
 		target := reflect.New(t.Elem())
 		if isStruct(t.Elem()) {
@@ -307,6 +315,10 @@ func (d *decoder) list(n *node, v reflect.Value, f *Field, path string) {
 		}
 		return
 	}
+	if d.partial {
+		d.partial = namedItems(v.Type().Elem())
+		defer func() { d.partial = true }()
+	}
 	items := reflect.MakeSlice(v.Type(), len(n.items), len(n.items))
 	item := *f
 	item.Required = true // an empty string stands for nothing in any list
@@ -316,6 +328,9 @@ func (d *decoder) list(n *node, v reflect.Value, f *Field, path string) {
 			d.shapes.setDefaults(target)
 		}
 		d.value(child, target, &item, joinIndex(path, i))
+		if d.partial && (child.kind != mappingNode || child.get("name") == nil) {
+			d.report(child, joinKey(joinIndex(path, i), "name"), "required, but missing: it says which item of the list is meant")
+		}
 	}
 	v.Set(items)
 }

@@ -16,7 +16,8 @@ type Document struct {
 	Metadata Metadata
 	// Origin is where the document's first node stands.
 	Origin Origin
-	// Spec is a *SidecarSpec, *BackendSpec, *RouteSpec, *TenantPolicySpec, *BreakerPolicySpec or *PolicyTestSpec with its defaults applied.
+	// Spec is a *SidecarSpec, *BackendSpec, *RouteSpec, *TenantPolicySpec, *BreakerPolicySpec, *PolicyTestSpec or *DistributionSpec
+	// with its defaults applied.
 	Spec any
 
 	source *source

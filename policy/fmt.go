@@ -66,33 +66,52 @@ func format(src *source) (string, []Problem) {
 
 // order is the fields of the struct at a path of keys, in the order of its type.
 func order(kind Kind, path []string) []string {
-	t := reflect.TypeFor[envelope]()
-	for i, key := range path {
-		fields := Fields(t)
-		f := fieldNamed(fields, key)
-		if f == nil {
-			return nil
-		}
-		t = f.Type
-		if i == 0 && key == "spec" {
-			spec := NewSpec(kind)
-			if spec == nil {
-				return nil
-			}
-			t = reflect.TypeOf(spec)
-		}
-		for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
-			t = t.Elem()
-		}
-		if !isStruct(t) {
-			return nil
-		}
+	t := typeAt(kind, path)
+	if t != nil && t.Kind() == reflect.Slice {
+		t = behind(t.Elem())
+	}
+	if t == nil || !isStruct(t) {
+		return nil
 	}
 	var names []string
 	for _, f := range Fields(t) {
 		names = append(names, f.Name)
 	}
 	return names
+}
+
+// typeAt is the type of the field at a path of keys, in which lists do not count, or nil.
+func typeAt(kind Kind, path []string) reflect.Type {
+	t := reflect.TypeFor[envelope]()
+	for i, key := range path {
+		if t.Kind() == reflect.Slice {
+			t = behind(t.Elem())
+		}
+		if !isStruct(t) {
+			return nil
+		}
+		f := fieldNamed(Fields(t), key)
+		if f == nil {
+			return nil
+		}
+		t = behind(f.Type)
+		if i == 0 && key == "spec" {
+			spec := NewSpec(kind)
+			if spec == nil {
+				return nil
+			}
+			t = behind(reflect.TypeOf(spec))
+		}
+	}
+	return t
+}
+
+// behind is what a pointer points to; other types are themselves.
+func behind(t reflect.Type) reflect.Type {
+	if t.Kind() == reflect.Pointer {
+		return t.Elem()
+	}
+	return t
 }
 
 // canonical writes a tree so that two of them are equal when they mean the same. It keeps repeated keys apart.

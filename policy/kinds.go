@@ -14,13 +14,14 @@ const (
 	KindTenantPolicy  Kind = "TenantPolicy"
 	KindBreakerPolicy Kind = "BreakerPolicy"
 	KindPolicyTest    Kind = "PolicyTest"
+	KindDistribution  Kind = "Distribution"
 )
 
 // Metadata identifies a document within its kind.
 type Metadata struct {
 	// Name is a DNS label, unique within the kind.
 	Name string `yaml:"name" weir:"required,format=dnslabel"`
-	// Labels are free key-value pairs for selecting documents with tools. Weir gives them no meaning.
+	// Labels are free key-value pairs. A Distribution selects documents by them; a sidecar gives them no meaning.
 	Labels map[string]string `yaml:"labels"`
 	// Annotations are free key-value pairs for notes. Weir gives them no meaning.
 	Annotations map[string]string `yaml:"annotations"`

@@ -35,7 +35,7 @@ func (f *Field) Supported() []string {
 
 // Kinds returns all kinds in the order of the reference.
 func Kinds() []Kind {
-	return []Kind{KindSidecar, KindBackend, KindRoute, KindTenantPolicy, KindBreakerPolicy, KindPolicyTest}
+	return []Kind{KindSidecar, KindBackend, KindRoute, KindTenantPolicy, KindBreakerPolicy, KindPolicyTest, KindDistribution}
 }
 
 // NewSpec returns a pointer to a new spec of the kind with its defaults applied, or nil for a kind that does not exist.
@@ -57,6 +57,8 @@ func (s shapes) newSpec(k Kind) any {
 		spec = new(BreakerPolicySpec)
 	case KindPolicyTest:
 		spec = new(PolicyTestSpec)
+	case KindDistribution:
+		spec = new(DistributionSpec)
 	default:
 		return nil
 	}

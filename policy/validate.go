@@ -21,6 +21,8 @@ func (d *decoder) validate() {
 		d.breakerPolicy(s)
 	case *PolicyTestSpec:
 		d.policyTest(s)
+	case *DistributionSpec:
+		d.distribution(s)
 	}
 }
 

@@ -259,3 +259,133 @@ func reorder(n *yaml.Node, path []string, rank func(path []string) []string) {
 		reorder(pair[1], append(path[:len(path):len(path)], pair[0].Value), rank)
 	}
 }
+
+// merge merges a part of a spec into the spec of a document, field by field, and lays the result out as layout does. Null takes a
+// field away; a list whose items are known by name is merged by it, and any other is replaced. Comments of what stays are kept.
+func merge(src *source, part *node, l documentLayout) (string, error) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal([]byte(src.text()), &doc); err != nil {
+		return "", err
+	}
+	if len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode {
+		return "", errors.New("it is not a mapping")
+	}
+	root := doc.Content[0]
+	mergeFields(root, &node{kind: mappingNode, fields: []entry{{key: &node{text: "spec"}, value: part}}}, nil, l.named)
+	reorder(root, nil, l.rank)
+	c := converter{source: src}
+	want := canonical(c.convert(root, 1))
+	var b bytes.Buffer
+	enc := yaml.NewEncoder(&b)
+	enc.SetIndent(2)
+	if err := errors.Join(enc.Encode(&doc), enc.Close()); err != nil {
+		return "", err
+	}
+	written := &source{lines: strings.Split(strings.TrimRight(b.String(), "\n"), "\n")}
+	if got, bad := parse(written); len(bad) > 0 || got == nil || canonical(got) != want {
+		return "", errors.New("its comments cannot be kept; put each on a line of its own above a field")
+	}
+	return written.text(), nil
+}
+
+// mergeFields merges the fields of a part into a mapping.
+func mergeFields(into *yaml.Node, part *node, path []string, named func(path []string) bool) {
+	for _, e := range part.fields {
+		at := append(path[:len(path):len(path)], e.key.text)
+		i := indexOfKey(into, e.key.text)
+		switch {
+		case e.value.kind == scalarNode && e.value.scalar == nullScalar:
+			if i >= 0 {
+				into.Content = slices.Delete(into.Content, i, i+2)
+			}
+		case i < 0:
+			into.Content = append(into.Content, encodable(e.key), encodable(e.value))
+		default:
+			mergeValue(into.Content[i+1], e.value, at, named)
+		}
+	}
+}
+
+// mergeValue merges a part into a value that is there.
+func mergeValue(into *yaml.Node, part *node, path []string, named func(path []string) bool) {
+	switch {
+	case part.kind == mappingNode && into.Kind == yaml.MappingNode:
+		mergeFields(into, part, path, named)
+	case part.kind == sequenceNode && into.Kind == yaml.SequenceNode && named(path):
+		for _, item := range part.items {
+			i := indexOfItem(into, item)
+			if i < 0 {
+				into.Content = append(into.Content, encodable(item))
+			} else {
+				mergeFields(into.Content[i], item, path, named)
+			}
+		}
+	default:
+		made := encodable(part)
+		into.Kind, into.Tag, into.Value, into.Style, into.Content = made.Kind, made.Tag, made.Value, made.Style, made.Content
+	}
+}
+
+// indexOfKey is where a mapping has a key, or -1.
+func indexOfKey(mapping *yaml.Node, key string) int {
+	for i := 0; i+1 < len(mapping.Content); i += 2 {
+		if mapping.Content[i].Value == key {
+			return i
+		}
+	}
+	return -1
+}
+
+// indexOfItem is where a list has the item that a part names, or -1.
+func indexOfItem(list *yaml.Node, part *node) int {
+	e := part.get("name")
+	if e == nil {
+		return -1
+	}
+	return slices.IndexFunc(list.Content, func(item *yaml.Node) bool {
+		i := indexOfKey(item, "name")
+		return item.Kind == yaml.MappingNode && i >= 0 && item.Content[i+1].Value == e.value.text
+	})
+}
+
+// encodable turns a part into a node of the library's.
+func encodable(n *node) *yaml.Node {
+	out := &yaml.Node{Kind: yaml.ScalarNode, Value: n.text}
+	if n.flow {
+		out.Style = yaml.FlowStyle
+	}
+	switch n.kind {
+	case scalarNode:
+		if n.scalar == stringScalar && scalarKindOf(out) != stringScalar {
+			out.Style = yaml.DoubleQuotedStyle
+		}
+		out.Tag = tagOf(n.scalar)
+	case mappingNode:
+		out.Kind, out.Tag = yaml.MappingNode, "!!map"
+		for _, e := range n.fields {
+			if e.value.kind != scalarNode || e.value.scalar != nullScalar { // there is nothing to take away
+				out.Content = append(out.Content, encodable(e.key), encodable(e.value))
+			}
+		}
+	case sequenceNode:
+		out.Kind, out.Tag = yaml.SequenceNode, "!!seq"
+		for _, item := range n.items {
+			out.Content = append(out.Content, encodable(item))
+		}
+	}
+	return out
+}
+
+func tagOf(s scalarKind) string {
+	switch s {
+	case nullScalar:
+		return "!!null"
+	case boolScalar:
+		return "!!bool"
+	case intScalar:
+		return "!!int"
+	case floatScalar:
+		return "!!float"
+	}
+	return "!!str"
+}

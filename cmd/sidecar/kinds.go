@@ -11,9 +11,9 @@ import (
 	"weir/policy/diff"
 )
 
-// storedKinds are the kinds that a store holds: tests of policies stay in files.
+// storedKinds are the kinds that a store holds: what sidecars pass over stays in files.
 func storedKinds() []policy.Kind {
-	return slices.DeleteFunc(policy.Kinds(), func(k policy.Kind) bool { return k == policy.KindPolicyTest })
+	return slices.DeleteFunc(policy.Kinds(), policy.Kind.PassedOver)
 }
 
 // kindNames are what a command line may call the kinds; more are the other words that it takes there.

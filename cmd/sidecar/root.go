@@ -38,7 +38,8 @@ Exit codes: 0 fine, 1 failed at run time, 2 wrong usage, 3 invalid documents.`,
   sidecar explain TenantPolicy.spec.limits                what a field means
   sidecar why --tenant acme --path /pay                   why a request is refused
   sidecar apply -f policies/ --etcd http://127.0.0.1:2379 put documents into etcd, for all sidecars
-  sidecar check --etcd http://127.0.0.1:2379              what stands between here and a fleet`,
+  sidecar check --etcd http://127.0.0.1:2379              what stands between here and a fleet
+  sidecar sync -f distribution.yaml                       keep many clusters equal to one`,
 		Version:            readBuild().Version,
 		SilenceErrors:      true,
 		SilenceUsage:       true,
@@ -67,6 +68,7 @@ Exit codes: 0 fine, 1 failed at run time, 2 wrong usage, 3 invalid documents.`,
 		c.exportCommand(),
 		c.checkCommand(),
 		c.etcdDefragCommand(),
+		c.syncCommand(),
 		c.demoCommand(),
 		c.versionCommand(),
 	)

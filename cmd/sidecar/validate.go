@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -69,6 +70,9 @@ func examine(texts []control.File, service string) findings {
 	if f.errors > 0 {
 		f.partial = true
 		return f
+	}
+	if len(docs) > 0 && !slices.ContainsFunc(docs, func(d *policy.Document) bool { return !d.Kind.PassedOver() }) {
+		return f // nothing of it could be in force, so it need not be whole
 	}
 	snapshot, problems := policy.Compile(docs, policy.CompileOptions{Service: service})
 	f.note(problems)

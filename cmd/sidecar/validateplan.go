@@ -26,8 +26,8 @@ func (c *cli) readStored(names []string) ([]etcd.Stored, error) {
 	f := findings{}
 	for _, d := range docs {
 		key := diff.KeyOf(d)
-		if d.Kind == policy.KindPolicyTest {
-			fmt.Fprintf(c.err, "PolicyTest %s is passed over: tests stay in files\n", d.Name)
+		if d.Kind.PassedOver() {
+			fmt.Fprintf(c.err, "%s %s is passed over: documents of this kind stay in files\n", d.Kind, d.Name)
 			continue
 		}
 		if at, twice := first[key]; twice {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,12 +99,9 @@ func (o *whyOptions) check() error {
 
 // askSidecar prints what a running sidecar answers.
 func askSidecar(ctx context.Context, out io.Writer, o whyOptions, output string) error {
-	address := o.admin
-	if address == "" {
-		address = defaultAdmin
-	}
 	query := control.WhyQuery(o.inquiry)
 	query.Set("o", output)
+	address := cmp.Or(o.admin, defaultAdmin)
 	text, err := askAdmin(ctx, address, "/why?"+query.Encode())
 	var absent *noSidecarError
 	switch {

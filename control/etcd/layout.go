@@ -24,6 +24,9 @@ func (l Layout) Document(kind policy.Kind, name string) string {
 // Change is the key that says who changed documents last, and why. It is written together with them.
 func (l Layout) Change() string { return l.Policy() + "change" }
 
+// Sync is the key of a cluster that gets its documents from another one: it says from where, and who brings them.
+func (l Layout) Sync() string { return l.prefix + "sync" }
+
 // Fleet is the prefix of what the sidecars of a service say to each other.
 func (l Layout) Fleet(service string) string { return l.prefix + "fleet/" + service + "/" }
 

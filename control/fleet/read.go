@@ -94,10 +94,10 @@ func (w *Want) find(kind policy.Kind, name string) *WantedDocument {
 	return nil
 }
 
-// compared reports whether documents of a kind are for all members alike. A Sidecar describes one process, and tests are nothing that
-// could be in force.
+// compared reports whether documents of a kind are for all members alike. A Sidecar describes one process, and tests and
+// distributions are nothing that could be in force.
 func compared(kind policy.Kind) bool {
-	return kind != policy.KindSidecar && kind != policy.KindPolicyTest
+	return kind != policy.KindSidecar && !kind.PassedOver()
 }
 
 // ReadWant reads what the members that read from here should have in force.

@@ -70,6 +70,8 @@ func typeWords(t reflect.Type) string {
 		return "whole number or size"
 	case reflect.TypeFor[policy.CIDR]():
 		return "network"
+	case reflect.TypeFor[policy.Patch]():
+		return "part of a spec"
 	}
 	switch t.Kind() {
 	case reflect.Pointer:

@@ -235,7 +235,7 @@ func TestExplainErrors(t *testing.T) {
 			t.Errorf("%s: got %v\nwant %s", path, err, want)
 		}
 	}
-	f("TenantPolicies", `cannot explain "TenantPolicies": no such kind; there are Sidecar, Backend, Route, TenantPolicy, BreakerPolicy, PolicyTest; did you mean "TenantPolicy"?`)
+	f("TenantPolicies", `cannot explain "TenantPolicies": no such kind; there are Sidecar, Backend, Route, TenantPolicy, BreakerPolicy, PolicyTest, Distribution; did you mean "TenantPolicy"?`)
 	f("Backend.pool.maxIdel", `cannot explain "maxIdel": no such field of Backend.pool; there are maxConnections, maxIdle, idleTimeout, perTenant; did you mean "maxIdle"?`)
 	f("Backend.spec.x", `cannot explain "x": no such field of Backend.spec; there are endpoints, dns, tls, pool, timeouts, balance, health, retries, capacity`)
 	f("Backend.balance.x", "cannot explain Backend.balance.x: Backend.balance is a string and has no fields")

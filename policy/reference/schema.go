@@ -168,6 +168,8 @@ func (s *schemas) value(t reflect.Type, f policy.Field) *schema {
 		return &schema{Type: types{"string"}, Pattern: `^[0-9]+(\.[0-9]+)?%$`, Default: text(f.Default)}
 	case reflect.TypeFor[policy.CIDR]():
 		return &schema{Type: types{"string"}, Pattern: `^[0-9a-f.:]+/[0-9]+$`}
+	case reflect.TypeFor[policy.Patch]():
+		return &schema{Type: types{"object"}}
 	}
 	switch t.Kind() {
 	case reflect.Pointer:
