@@ -38,9 +38,6 @@ const (
 	LoginOn
 )
 
-// rootRole may do everything.
-const rootRole = "root"
-
 // unwritten is the end of keys that nobody writes: they are only asked about.
 const unwritten = "check"
 
