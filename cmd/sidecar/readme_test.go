@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"weir/control/etcd/etcdtest"
 )
 
 // TestReadme runs what the README prints, in its order: every line of a console block that starts with a dollar sign. A command that
@@ -26,6 +28,13 @@ func TestReadme(t *testing.T) {
 	}
 	r := newReader(t)
 	defer r.close(t)
+	documents := yamlBlock.FindSubmatch(page)
+	if documents == nil {
+		t.Fatal("the README has no documents")
+	}
+	if err := os.WriteFile(filepath.Join(r.dir, "weir.yaml"), documents[1], 0o600); err != nil {
+		t.Fatal(err)
+	}
 	ran := 0
 	for _, block := range consoleBlock.FindAllStringSubmatch(string(page), -1) {
 		for line := range strings.Lines(block[1]) {
@@ -40,10 +49,14 @@ func TestReadme(t *testing.T) {
 	}
 }
 
-var consoleBlock = regexp.MustCompile("(?s)```console\n(.*?)```")
+var (
+	consoleBlock = regexp.MustCompile("(?s)```console\n(.*?)```")
+	yamlBlock    = regexp.MustCompile("(?s)```yaml\n(.*?)```")
+)
 
 // reader is somebody who follows the README.
 type reader struct {
+	dir     string            // where he is
 	place   *strings.Replacer // of addresses
 	backend *http.Server
 	serving sync.WaitGroup
@@ -57,7 +70,7 @@ func newReader(t *testing.T) *reader {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &reader{backend: &http.Server{Handler: http.HandlerFunc(describe)}}
+	r := &reader{dir: t.TempDir(), backend: &http.Server{Handler: http.HandlerFunc(describe)}}
 	r.serving.Go(func() { r.backend.Serve(l) })
 	listen, err := freeAddress()
 	if err != nil {
@@ -69,7 +82,8 @@ func newReader(t *testing.T) *reader {
 	}
 	t.Setenv("SIDECAR_LISTEN", listen)
 	t.Setenv("SIDECAR_ADMIN", admin)
-	r.place = strings.NewReplacer("127.0.0.1:9000", l.Addr().String(), "127.0.0.1:8080", listen, "127.0.0.1:9901", admin)
+	r.place = strings.NewReplacer("127.0.0.1:9000", l.Addr().String(), "127.0.0.1:8080", listen, "127.0.0.1:9901", admin,
+		"http://127.0.0.1:2379", etcdtest.Start(t, etcdtest.Options{}).Endpoint(0))
 	return r
 }
 
@@ -90,10 +104,17 @@ func (r *reader) run(t *testing.T, command string) {
 			t.Errorf("%s: the Makefile has no such target", command)
 		}
 	case strings.HasPrefix(command, "bin/sidecar run "):
+		r.stop(t) // the one before
 		r.sidecar = exec.Command("sidecar", words[1:]...)
-		r.sidecar.Stderr = &r.stderr
+		r.sidecar.Dir, r.sidecar.Stderr = r.dir, &r.stderr
 		if err := r.sidecar.Start(); err != nil {
 			t.Fatalf("%s: %v", command, err)
+		}
+	case words[0] == "bin/sidecar":
+		cmd := exec.Command("sidecar", words[1:]...)
+		cmd.Dir = r.dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", command, err, out)
 		}
 	case words[0] == "curl":
 		r.curl(t, command, words[1:])
@@ -140,15 +161,22 @@ func (r *reader) curl(t *testing.T, command string, words []string) {
 	}
 }
 
-func (r *reader) close(t *testing.T) {
-	if r.sidecar != nil {
-		if err := r.sidecar.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Error(err)
-		}
-		if err := r.sidecar.Wait(); err != nil {
-			t.Errorf("the sidecar of the README ended with %v\n%s", err, r.stderr.String())
-		}
+// stop ends the sidecar in the background, if there is one.
+func (r *reader) stop(t *testing.T) {
+	if r.sidecar == nil {
+		return
 	}
+	if err := r.sidecar.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	if err := r.sidecar.Wait(); err != nil {
+		t.Errorf("the sidecar of the README ended with %v\n%s", err, r.stderr.String())
+	}
+	r.sidecar = nil
+}
+
+func (r *reader) close(t *testing.T) {
+	r.stop(t)
 	r.backend.Close()
 	r.serving.Wait()
 }
@@ -209,7 +237,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 		// or TLS.
 		sometimes := slices.Contains([]string{"weir_limit_bytes_total", "weir_shadow_verdicts_total", "weir_upstream_dns_failures_total",
 			"weir_backend_capacity", "weir_queue_length", "weir_queue_dropped_total"}, name) || strings.HasPrefix(name, "weir_tls_") || strings.HasPrefix(name, "weir_breaker_") ||
-			strings.HasPrefix(name, "weir_fleet_") || strings.HasPrefix(name, "weir_etcd_") // with a policy source in etcd
+			strings.HasPrefix(name, "weir_fleet_") || strings.HasPrefix(name, "weir_etcd_") || // with a policy source in etcd
+			strings.HasPrefix(name, "weir_sync_") // of `sidecar sync`
 		if !exist[name] && !sometimes {
 			t.Errorf("docs/metrics.md has %s, but the sidecar does not", name)
 		}
