@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 
 	"weir/control"
@@ -22,7 +23,10 @@ import (
 )
 
 // patience is how long a test waits for something that should come soon.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
+
+// bcryptLeast is the least cost of a password that there is.
+const bcryptLeast = 4
 
 // world is a source, some clusters behind lines that can fail, and a distributor between them.
 type world struct {
@@ -63,7 +67,8 @@ func newWorld(t testing.TB, targets int, configure func(i int, o *etcdtest.Optio
 	w := &world{t: t, source: etcdtest.Start(t, etcdtest.Options{}), layout: etcd.LayoutAt("/weir"), log: new(logBuffer)}
 	w.writer = w.open(w.source.Endpoints())
 	for i := range targets {
-		o := etcdtest.Options{}
+		// A login costs little: under the race detector it would take seconds.
+		o := etcdtest.Options{Configure: func(c *embed.Config) { c.BcryptCost = bcryptLeast }}
 		if configure != nil {
 			configure(i, &o)
 		}

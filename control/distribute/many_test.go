@@ -68,7 +68,7 @@ func TestManyClusters(t *testing.T) {
 	w.apply(etcd.Change{}, texts)
 	distribution := w.distribution(nil)
 	w.login(distribution, refused, "secret")
-	w.start(Options{Distribution: distribution, Timeout: 2 * time.Second})
+	w.start(Options{Distribution: distribution})
 	w.inStepAt(1)
 	for i := range n {
 		w.awaitTexts(i, texts)
