@@ -108,10 +108,10 @@ func (w *watched) has(want string) {
 	w.until("a view with "+want, func() bool { return w.healthy && len(w.views) > 0 && values(w.views[len(w.views)-1]) == want })
 }
 
-// failing waits for a failure of a cause.
+// failing waits until it fails by a cause, having been well or not.
 func (w *watched) failing(cause Cause) {
 	w.t.Helper()
-	w.until("a failure by "+string(cause), func() bool { return len(w.fails) > 0 && CauseOf(w.fails[len(w.fails)-1]) == cause })
+	w.until("a failure by "+string(cause), func() bool { return !w.healthy && len(w.fails) > 0 && CauseOf(w.fails[len(w.fails)-1]) == cause })
 }
 
 // connected waits until a watch is open.
