@@ -212,6 +212,7 @@ func TestRestartForgetsNoRemoval(t *testing.T) {
 	f("one comes back", empty, empty, at(102, 0, backend, a), "b,c")
 	f("one had come back, and that is few of them", at(101, 0, backend, policyDoc("x", 1)), at(102, 0, backend, a, b), at(102, 0, backend, a, b), "c")
 	f("the removal was confirmed while the process was down", whole, at(101, 100, backend), at(101, 100, backend), "")
+	f("the store was restored while the process was down, and what it lacks is confirmed", whole, at(60, 0), at(61, 60), "")
 	f("it is confirmed later", whole, empty, at(102, 101, backend), "")
 	f("nothing is removed", whole, whole, whole, "")
 	f("a single one is removed", whole, at(101, 0, backend, a, b), at(101, 0, backend, a, b), "")

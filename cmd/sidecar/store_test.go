@@ -173,14 +173,14 @@ func TestPartlyWritten(t *testing.T) {
 func TestWait(t *testing.T) {
 	s := newStoreTest(t)
 	layout := etcd.LayoutAt(defaultPrefix)
-	member := func(id string, revision int64, more string) {
+	member := func(id string, revision int64, more string) (written int64) {
 		t.Helper()
 		record := fmt.Sprintf(`{"id":%q,"service":"orders","host":"h1","address":"127.0.0.1:9901","version":"v1","sources":[{"name":"etcd","here":true,"revision":%d,"healthy":true}]%s}`,
 			id, revision, more)
 		if !json.Valid([]byte(record)) {
 			t.Fatal(record)
 		}
-		s.Put(layout.Fleet("orders")+"members/"+id, record)
+		return s.Put(layout.Fleet("orders")+"members/"+id, record)
 	}
 	f := func(rate, wantCode int, want ...string) {
 		t.Helper()
@@ -197,9 +197,10 @@ func TestWait(t *testing.T) {
 	// nobody is there
 	f(1, exitFine, "no sidecar is registered below /weir/v1/fleet/: there is nobody to wait for")
 	// one has it, another does not
-	member("a", 1000, "")
-	member("b", 1, "")
-	f(2, exitFailed, "1 of 2 sidecars have applied revision", "b (h1, admin port 127.0.0.1:9901) is behind: it has applied revision 1, the latest change is",
+	before := member("a", 1000, "") + 1
+	member("b", before, "") // written at before, so that the change comes next
+	f(2, exitFailed, "1 of 2 sidecars have applied revision",
+		fmt.Sprintf("b (h1, admin port 127.0.0.1:9901) is behind: it has applied revision %d, the latest change is %d", before, before+1),
 		"is written, but 1 sidecar has not applied it within 300ms")
 	// it has seen it and refuses it
 	member("b", 1000, `,"differences":[{"kind":"TenantPolicy","name":"acme","state":"refused"}],"differenceCount":1`)

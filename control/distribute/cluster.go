@@ -195,7 +195,8 @@ func (c *cluster) meet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	view, err := c.client.Read(ctx, c.layout.Policy(), 0)
+	// As it was when the record was: what another process wrote since then has a record that we have not seen.
+	view, err := c.client.Read(ctx, c.layout.Policy(), records.Revision)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package distribute
 import (
 	"bytes"
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
@@ -126,6 +127,21 @@ func adopt(have map[string]etcd.Item, recorded int64) map[string]int64 {
 		}
 	}
 	return ours
+}
+
+// own takes over what is as it should be, whoever made it so: who was faster than we, or undid what he did, is not to blame for what the
+// source changes later.
+func own(ours map[string]int64, w *wanted, have map[string]etcd.Item) {
+	for key, t := range w.texts {
+		if item, there := have[key]; there && bytes.Equal(item.Value, t.data) {
+			ours[key] = item.Modified
+		}
+	}
+	maps.DeleteFunc(ours, func(key string, _ int64) bool {
+		_, wanted := w.texts[key]
+		_, there := have[key]
+		return !wanted && !there && !w.left[key]
+	})
 }
 
 // recall adds what we must have written, and what is not there any more: documents that have been at the source unchanged since

@@ -140,6 +140,16 @@ func TestChunksAreBoundedInBytes(t *testing.T) {
 }
 
 // Without memory, what was there when the record was written is ours, and so is what must have been there.
+func TestOwn(t *testing.T) {
+	ours := map[string]int64{"Route/same": 5, "Route/other": 5, "Route/gone": 5, "Route/missing": 5, "Route/left": 5, "Route/extra": 5}
+	own(ours, wants("Route/same=1", "Route/new=1", "Route/other=1", "Route/missing=1", "Route/left"),
+		items("Route/same=1@7", "Route/new=1@8", "Route/other=x@9", "Route/extra=x@9"))
+	// what is neither wanted nor there is forgotten; what is not as it should be stays somebody else's
+	if want := map[string]int64{"Route/same": 7, "Route/new": 8, "Route/other": 5, "Route/missing": 5, "Route/left": 5, "Route/extra": 5}; !maps.Equal(ours, want) {
+		t.Errorf("got %v, want %v", ours, want)
+	}
+}
+
 func TestAdoptAndRecall(t *testing.T) {
 	have := items("Route/before=1@5", "Route/with=1@9", "Route/after=1@10")
 	ours := adopt(have, 9)

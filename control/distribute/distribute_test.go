@@ -218,6 +218,40 @@ func TestEqualFromTheStart(t *testing.T) {
 	if err != nil || len(record.Items) != 1 {
 		t.Errorf("the record: %+v, %v", record, err)
 	}
+	// what the source changes from then on is nobody's drift, so that it is brought there in any case
+	w.stop()
+	if _, err := w.targets[0].Client().Delete(context.Background(), w.layout.Sync()); err != nil {
+		t.Fatal(err)
+	}
+	w.start(Options{Distribution: w.distribution(nil), NoRepair: true})
+	w.inStepAt(revision)
+	texts["TenantPolicy/t0"] = policyText("t0", 5)
+	delete(texts, "TenantPolicy/t1")
+	w.inStepAt(w.apply(etcd.Change{}, map[string]string{"TenantPolicy/t0": texts["TenantPolicy/t0"], "TenantPolicy/t1": ""}))
+	w.awaitTexts(0, texts)
+	if s := w.d.Status(); s.Clusters[0].DriftFound != 0 {
+		t.Errorf("the source's change is called drift: %+v", s.Clusters[0])
+	}
+}
+
+// Who undoes what he did at a cluster does not keep the source's next change from it.
+func TestDriftThatIsUndone(t *testing.T) {
+	w := newWorld(t, 1, nil)
+	texts := firstTexts(2)
+	w.apply(etcd.Change{}, texts)
+	w.start(Options{Distribution: w.distribution(nil), NoRepair: true})
+	w.inStepAt(1)
+	key := w.layout.Policy() + "TenantPolicy/t0"
+	w.targets[0].Put(key, policyText("t0", 9))
+	w.await("drift is found", func(s *control.SyncStatus) bool { return s.Clusters[0].State == drifted })
+	w.targets[0].Put(key, texts["TenantPolicy/t0"])
+	w.inStepAt(1)
+	texts["TenantPolicy/t0"] = policyText("t0", 5)
+	w.inStepAt(w.apply(etcd.Change{}, map[string]string{"TenantPolicy/t0": texts["TenantPolicy/t0"]}))
+	w.awaitTexts(0, texts)
+	if s := w.d.Status(); s.Clusters[0].DriftFound != 1 {
+		t.Errorf("one drift was found %d times", s.Clusters[0].DriftFound)
+	}
 }
 
 // A source that has lost many tenants empties no cluster, now or after a restart, until somebody says that this is meant. The clusters'

@@ -32,7 +32,7 @@ func (c *cluster) step(ctx context.Context) error {
 		recall(c.ours, c.want, c.have, r.Revision)
 		c.recalls = false
 	}
-	todo := compare(c.want, c.have, c.ours)
+	todo := c.todo()
 	if slices.ContainsFunc(todo, c.untold) {
 		// Before anybody is blamed: it may have been a process that does what this one does.
 		if err := c.meet(ctx); err != nil {
@@ -41,7 +41,7 @@ func (c *cluster) step(ctx context.Context) error {
 		if c.yielded != "" {
 			return nil
 		}
-		todo = compare(c.want, c.have, c.ours)
+		todo = c.todo()
 	}
 	c.pending = todo
 	if foreign := c.foreign(todo); foreign != "" {
@@ -59,6 +59,12 @@ func (c *cluster) step(ctx context.Context) error {
 		todo = slices.DeleteFunc(todo, Difference.Drift)
 	}
 	return c.write(ctx, todo)
+}
+
+// todo is what is not as it should be at the cluster.
+func (c *cluster) todo() []Difference {
+	own(c.ours, c.want, c.have)
+	return compare(c.want, c.have, c.ours)
 }
 
 // judge decides on the latest catalog, once, and again as long as it is held and the cluster changes.

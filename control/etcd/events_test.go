@@ -3,6 +3,7 @@ package etcd
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"testing"
@@ -63,6 +64,8 @@ func TestEvents(t *testing.T) {
 	f([]event{put("a", "2", 9)}, "a=1 b=1", 10, true)
 	f([]event{gone("a", 9)}, "a=1 b=1", 10, true)
 	f([]event{put("c", "1", 9)}, "a=1 b=1", 10, true)
+	// The view has all of its own revision, too.
+	f([]event{put("c", "1", 10)}, "a=1 b=1", 10, true)
 	// Late ones do not keep new ones from counting.
 	f([]event{put("b", "1", 8), put("a", "2", 11)}, "a=2 b=1", 11, false)
 }
@@ -188,4 +191,36 @@ func TestBackoff(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A watch that has lived for a while begins its waits anew; one that ends at once, again and again, waits longer.
+func TestBackoffStartsAnew(t *testing.T) {
+	f := func(lived, want time.Duration) {
+		t.Helper()
+		now := time.Unix(1_700_000_000, 0)
+		c := &course{
+			Follower: NewFollower(FollowerOptions{Clock: func() time.Time { return now }, Random: func() float64 { return 0.5 }}),
+			failed:   func(error) {}, opened: now, backoff: backoff{last: time.Minute},
+		}
+		now = now.Add(lived)
+		if got := c.broken(nil, io.EOF); got != want {
+			t.Errorf("a watch that has lived for %s: waits %s, want %s", lived, got, want)
+		}
+	}
+	f(settled-1, 625*time.Millisecond) // the middle from 250 ms to a second
+	f(settled, 250*time.Millisecond)   // the middle of the spread
+}
+
+// A comparison moves the copy along only if that is still what was compared: events that came meanwhile may be half of what there is.
+func TestComparisonMovesTheCopyAlong(t *testing.T) {
+	f := func(compared, now, upTo, want int64) {
+		t.Helper()
+		c := &tail{course: &course{Follower: NewFollower(FollowerOptions{}), view: View{Revision: now}}}
+		if err := c.judge(verdict{view: View{Revision: compared}, upTo: upTo}); err != nil || c.view.Revision != want {
+			t.Errorf("a copy of %d compared at %d, now of %d: got %d, %v, want %d", compared, upTo, now, c.view.Revision, err, want)
+		}
+	}
+	f(10, 10, 20, 20)
+	f(10, 12, 20, 12)
+	f(10, 10, 0, 10)
 }

@@ -16,9 +16,15 @@ import (
 	"weir/proxy/certs/certtest"
 )
 
+// TestMain also sees that nothing is left running. Members of one cluster talk to each other by HTTP, and one that is closed may leave a
+// connection behind until its other end finds out.
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("go.etcd.io/etcd/pkg/v3/schedule.(*fifo).run"), // of a server that was closed
+		goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"),
+		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
+		goleak.IgnoreAnyFunction("net/http.(*conn).serve"),
+		goleak.IgnoreAnyFunction("net/http.(*connReader).backgroundRead"),
 	)
 }
 
