@@ -189,7 +189,10 @@ func decodeFile(source string, f File) decodedFile {
 	case len(bytes.TrimSpace(f.Data)) == 0:
 		// An editor that truncates before it writes looks like this; nobody removes a policy by emptying its file.
 		d.Err = errors.New("the file is empty; its documents are kept until it has some again or is removed")
-		d.problems = append(d.problems, policy.Problem{Origin: policy.Origin{File: f.Path}, Message: d.Err.Error()})
+		if f.Kind != "" {
+			d.Err = fmt.Errorf("nothing is here, want %s %q, which is kept as it was; write it with sidecar apply, or remove it with sidecar delete", f.Kind, f.Name)
+		}
+		d.problems = append(d.problems, policy.Problem{Origin: policy.Origin{File: f.Path}, Kind: f.Kind, Name: f.Name, Message: d.Err.Error()})
 		return d
 	}
 	docs, problems := policy.Decode(f.Path, f.Data)
