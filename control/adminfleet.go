@@ -86,7 +86,12 @@ func (f *Fleet) render(b *strings.Builder) {
 	if f.ReadAt.IsZero() {
 		b.WriteString("not known yet\n")
 	} else {
-		fmt.Fprintf(b, "%d of %d in sync at revision %d", f.InSync, len(f.Members), f.Revision)
+		fmt.Fprintf(b, "%d of %d in sync", f.InSync, len(f.Members))
+		if f.Revision > 0 { // else the store is empty, and nobody recorded how that came to be
+			fmt.Fprintf(b, " at revision %d", f.Revision)
+		} else {
+			b.WriteString(" with a store that has no documents")
+		}
 		if f.Behind > 0 {
 			fmt.Fprintf(b, ", %d behind", f.Behind)
 		}

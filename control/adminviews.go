@@ -74,14 +74,13 @@ func (a *admin) status(w http.ResponseWriter, r *http.Request) {
 		} else if !source.Healthy {
 			state = "unreadable in part, see /policy/problems"
 		}
-		at := ""
+		where := "in " + count(source.Files, "file")
 		if source.Revision > 0 {
-			at = fmt.Sprintf(" at revision %d", source.Revision)
+			where = fmt.Sprintf("at revision %d", source.Revision)
 		}
-		fmt.Fprintf(t, "source %s\t%s; %d documents in %d files%s, read %s\n",
-			source.Name, state, source.Documents, source.Files, at, stamp(source.ReadAt))
+		fmt.Fprintf(t, "source %s\t%s; %s %s, read %s\n", source.Name, state, count(source.Documents, "document"), where, stamp(source.ReadAt))
 		if n := len(source.HeldRemovals); n > 0 {
-			fmt.Fprintf(t, "\tthe removal of %d tenants is held back, see /policy/problems\n", n)
+			fmt.Fprintf(t, "\tthe removal of %s is held back, see /policy/problems\n", count(n, "tenant"))
 		}
 	}
 	if g := s.LastGood; g.Path != "" || g.InUse > 0 {
@@ -214,4 +213,12 @@ type logWriter struct{ log zerolog.Logger }
 func (w logWriter) Write(p []byte) (int, error) {
 	w.log.Warn().Msg("admin port: " + strings.TrimSpace(string(p)))
 	return len(p), nil
+}
+
+// count is a number of things in words, as in "1 file" and "2 files".
+func count(n int, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %ss", n, one)
 }

@@ -88,7 +88,7 @@ func (p *plan) guard(r *reading, said map[objectKey][]object, keep func(object))
 	held := removed(waiting, nil)
 	held.Of = len(all)
 	p.held[r.source] = held
-	p.problems = append(p.problems, policy.Problem{Origin: policy.Origin{File: r.source}, Message: held.message(r.whole)})
+	p.problems = append(p.problems, policy.Problem{Origin: policy.Origin{File: r.source}, Message: held.message(r.undo())})
 }
 
 // goneNow are the tenants whose removal is to wait: those for whom it waited before, and those who go now if they are many. The former do
@@ -132,14 +132,21 @@ func dropsAny(before map[objectKey]object, said map[objectKey][]object) bool {
 	return len(dropped) > 0
 }
 
-// message says that removals wait, and what to do.
-func (r Removals) message(whole int64) string {
-	undo := "write them again, or `sidecar rollback`"
-	if whole > 0 && whole < math.MaxInt64 {
-		undo = fmt.Sprintf("`sidecar rollback --to %d`", whole)
+// undo says how what is held is undone. A store that went back in time, or is another one, has no revision to go back to.
+func (r *reading) undo() string {
+	switch {
+	case r.rewound:
+		return "`sidecar apply` the documents again, of which a last-good file is a copy: the store was restored or replaced, so a rollback may not find them"
+	case r.whole > 0 && r.whole < math.MaxInt64:
+		return fmt.Sprintf("`sidecar rollback --to %d` undoes it", r.whole)
 	}
+	return "write them again, or `sidecar rollback`"
+}
+
+// message says that removals wait, and what to do.
+func (r Removals) message(undo string) string {
 	return fmt.Sprintf("held back: the removal of %s. They keep their limits, everything else is in force. "+
-		"If it is meant, `sidecar apply --confirm-removals` lets it pass; if not, %s undoes it", r, undo)
+		"If it is meant, `sidecar apply --confirm-removals` lets it pass; if not, %s", r, undo)
 }
 
 // RemovedTenants compares the TenantPolicies of two sets of documents. It looks at tenants as they are written, for whichever service:

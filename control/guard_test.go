@@ -153,6 +153,26 @@ func TestRemovalOfManyTenantsIsHeld(t *testing.T) {
 	})
 }
 
+// A store that was replaced by an empty one has no revision that a rollback could go to, so nobody is sent there.
+func TestHeldRemovalsOfAReplacedStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuarded(t)
+		g.source.say(at(1, 0))
+		g.wantHeld("a,b,c")
+		line := string(g.logged("held back: the removal of 3 of 3 tenants (100 %): a, b, c")["message"])
+		if strings.Contains(line, "--to") || !strings.Contains(line, "`sidecar apply` the documents again") {
+			t.Errorf("the log sends people to a revision that is not there: %s", line)
+		}
+		g.source.say(at(2, 0, g.backend, g.a, g.b, g.c))
+		g.wantHeld("")
+		g.source.say(at(3, 0))
+		line = g.m.Status().Problems[0].Message
+		if !strings.Contains(line, "`sidecar rollback --to 2` undoes it") {
+			t.Errorf("from then on there is one: %s", line)
+		}
+	})
+}
+
 func TestHeldRemovalsEnd(t *testing.T) {
 	f := func(what string, next func(g guarded) Batch, wantHeld string, want ...string) {
 		t.Helper()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -75,6 +76,7 @@ type reading struct {
 	// whole is the revision of the latest change of which everything was applied, removals too. What is confirmed since then may go.
 	whole   int64
 	changed bool // the files are newer than that
+	rewound bool // the store has gone back in time since, so that it need not have what there was
 	// stored are the source's documents in the last-good file until a batch of it is applied, so that a restart forgets no removal
 	// that was held.
 	stored map[objectKey]object
@@ -108,7 +110,7 @@ func (r *reading) read(b Batch) {
 	r.changed = r.changed || !r.known || len(r.files) != len(b.Files)
 	r.known = true
 	r.revision, r.confirmed = b.Revision, b.ConfirmedRemovals
-	r.whole = min(r.whole, r.revision) // a store that was restored counts from where it was then
+	r.countFrom(r.revision)
 	before := make(map[string]decodedFile, len(r.files))
 	for _, f := range r.files {
 		before[f.Path] = f
@@ -121,6 +123,14 @@ func (r *reading) read(b Batch) {
 			r.changed = true
 		}
 		r.files = append(r.files, old)
+	}
+}
+
+// countFrom has a store that was restored, or replaced, count from where it was then.
+func (r *reading) countFrom(revision int64) {
+	if r.whole > revision {
+		r.rewound = r.rewound || r.whole < math.MaxInt64
+		r.whole = revision
 	}
 }
 
@@ -152,7 +162,7 @@ func (r *reading) mayHide(kind policy.Kind) bool {
 func (r *reading) applied(held bool) {
 	r.inForce = r.revision
 	if r.known && r.changed && !held {
-		r.whole, r.stored, r.changed = r.revision, nil, false
+		r.whole, r.stored, r.changed, r.rewound = r.revision, nil, false, false
 	}
 }
 
@@ -179,7 +189,10 @@ func decodeFile(source string, f File) decodedFile {
 	case len(bytes.TrimSpace(f.Data)) == 0:
 		// An editor that truncates before it writes looks like this; nobody removes a policy by emptying its file.
 		d.Err = errors.New("the file is empty; its documents are kept until it has some again or is removed")
-		d.problems = append(d.problems, policy.Problem{Origin: policy.Origin{File: f.Path}, Message: d.Err.Error()})
+		if f.Kind != "" {
+			d.Err = fmt.Errorf("nothing is here, want %s %q, which is kept as it was; write it with sidecar apply, or remove it with sidecar delete", f.Kind, f.Name)
+		}
+		d.problems = append(d.problems, policy.Problem{Origin: policy.Origin{File: f.Path}, Kind: f.Kind, Name: f.Name, Message: d.Err.Error()})
 		return d
 	}
 	docs, problems := policy.Decode(f.Path, f.Data)

@@ -30,7 +30,7 @@ func (m *Manager) remember() {
 			}
 		}
 		if r.whole = m.recalled.revisions[r.source]; r.known {
-			r.whole = min(r.whole, r.revision)
+			r.countFrom(r.revision)
 		}
 	}
 }

@@ -44,6 +44,11 @@ are left alone, and named.`,
 			if err != nil {
 				return err
 			}
+			for _, s := range docs.Stored {
+				if s.Document == nil {
+					fmt.Fprintf(c.err, "%s %s is exported as it is, and cannot be read: %s\n", s.Kind, oneLine(s.Name), s.Problems[0])
+				}
+			}
 			if len(docs.Stored) == 0 {
 				return fmt.Errorf("nothing to export: no documents are below %s at revision %d", docs.Layout.Policy(), docs.Revision)
 			}

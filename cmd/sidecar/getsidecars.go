@@ -32,7 +32,11 @@ func (c *cli) getSidecars(ctx context.Context, client *etcd.Client, layout etcd.
 		return writeJSON(c.out, sidecarList{want.Revision, inSync, shownVerdicts(verdicts)})
 	}
 	if len(verdicts) == 0 {
-		fmt.Fprintf(c.err, "no sidecar is registered below %s\n", layout.Fleets())
+		of := ""
+		if service != "" {
+			of = fmt.Sprintf(" of service %q", service)
+		}
+		fmt.Fprintf(c.err, "no sidecar%s is registered below %s\n", of, layout.Fleets())
 		return nil
 	}
 	paint := c.painterFor(c.out)
@@ -59,7 +63,11 @@ func (c *cli) getSidecars(ctx context.Context, client *etcd.Client, layout etcd.
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("cannot write the sidecars: %w", err)
 	}
-	_, err = fmt.Fprintf(c.out, "%d of %d in sync with revision %d\n", inSync, len(verdicts), want.Revision)
+	with := fmt.Sprintf("revision %d", want.Revision)
+	if want.Revision == 0 {
+		with = "a store that has no documents"
+	}
+	_, err = fmt.Fprintf(c.out, "%d of %d in sync with %s\n", inSync, len(verdicts), with)
 	return err
 }
 
@@ -87,7 +95,10 @@ func shownVerdicts(verdicts []fleet.Verdict) []shownSidecar {
 
 // stateWords say how a sidecar stands, and why.
 func stateWords(paint painter, v fleet.Verdict) string {
-	words := oneLine(strings.Join(append([]string{strings.ReplaceAll(string(v.State), "_", " ")}, v.Reasons...), ": "))
+	words := strings.ReplaceAll(string(v.State), "_", " ")
+	if len(v.Reasons) > 0 {
+		words = oneLine(words + ": " + strings.Join(v.Reasons, "; "))
+	}
 	switch v.State {
 	case fleet.StateInSync:
 		return paint.green(words)

@@ -41,7 +41,8 @@ func (c *Client) History(ctx context.Context, layout Layout, only *diff.Key, lim
 	if err != nil {
 		return History{}, fmt.Errorf("cannot read the history: %w", err)
 	}
-	for at := now.Revision; at > 0 && len(h.Entries) < limit; {
+	at := now.Revision
+	for at > 0 && len(h.Entries) < limit {
 		entries, before, err := w.latest(ctx, at)
 		if errors.Is(err, rpctypes.ErrCompacted) {
 			h.Forgotten = true
@@ -52,6 +53,13 @@ func (c *Client) History(ctx context.Context, layout Layout, only *diff.Key, lim
 		}
 		h.Entries = append(h.Entries, entries...)
 		at = before
+	}
+	if at == 0 { // what was before the first record that is known
+		if _, err := w.get(ctx, layout.Change(), "", 1); errors.Is(err, rpctypes.ErrCompacted) {
+			h.Forgotten = true
+		} else if err != nil {
+			return History{}, fmt.Errorf("cannot read the history: %w", err)
+		}
 	}
 	h.Entries = h.Entries[:min(len(h.Entries), limit)]
 	return h, nil
@@ -79,7 +87,7 @@ func (w *historian) get(ctx context.Context, from, end string, at int64, more ..
 	}
 	answer, err := w.client.Etcd().Get(ctx, from, options...)
 	if err != nil {
-		return read{}, rpctypes.Error(err)
+		return read{}, w.client.Explain(rpctypes.Error(err))
 	}
 	r := read{View{Revision: answer.Header.Revision}, answer.Count}
 	for _, kv := range answer.Kvs {
@@ -98,8 +106,13 @@ func (w *historian) latest(ctx context.Context, at int64) (entries []Entry, befo
 	var record Item
 	if len(found.Items) > 0 {
 		before = found.Items[0].Modified
-		if before == at {
-			record, before = found.Items[0], at-1
+	} else if before, err = w.vanished(ctx, at); err != nil {
+		return nil, 0, err
+	}
+	if before == at {
+		before--
+		if len(found.Items) > 0 {
+			record = found.Items[0]
 		}
 	}
 	entries, err = w.between(ctx, before, at, record)

@@ -82,6 +82,9 @@ func (p *Plan) remove(key diff.Key) {
 func changeOf(key diff.Key, there bool, was, is Stored) diff.Change {
 	switch {
 	case is.Document == nil:
+		if !there {
+			return unreadable(key, diff.Added, "added; it cannot be read")
+		}
 		return unreadable(key, diff.Changed, "replaced by a text that cannot be read")
 	case there && was.Document == nil:
 		return unreadable(key, diff.Changed, "replaces a text that could not be read: "+diff.Summary(is.Document))

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"weir/control/etcd/etcdtest"
 	"weir/policy"
 	"weir/policy/diff"
@@ -356,6 +358,73 @@ func TestHistory(t *testing.T) {
 	if _, err := c.ReadDocuments(context.Background(), layout, third+100); err == nil || !strings.Contains(err.Error(), "is not written yet") {
 		t.Errorf("what is to come: %v", err)
 	}
+}
+
+// Somebody empties the prefix with another tool, and takes the record of changes with it. The history is what tells people to which
+// revision they can roll back, so it must not end there.
+func TestHistoryOfAnEmptiedPrefix(t *testing.T) {
+	cluster, c := connected(t)
+	layout := LayoutAt("/weir")
+	history := func(limit int) (lines []string, forgotten bool) {
+		t.Helper()
+		h, err := c.History(context.Background(), layout, nil, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range h.Entries {
+			lines = append(lines, fmt.Sprintf("%d %v %d", e.Revision, e.Change != nil, len(e.Documents)))
+		}
+		return lines, h.Forgotten
+	}
+	empty := func() int64 {
+		t.Helper()
+		answer, err := cluster.Client().Delete(context.Background(), layout.Policy(), clientv3.WithPrefix())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer.Header.Revision
+	}
+	elsewhere := func(writes int) {
+		t.Helper()
+		for range writes {
+			cluster.Put("/weir/v1/fleet/orders/members/web-1", "x")
+		}
+	}
+	f := func(limit int, forgotten bool, want ...string) {
+		t.Helper()
+		if got, was := history(limit); !slices.Equal(got, want) || was != forgotten {
+			t.Errorf("got %q, forgotten %v; want %q, %v", got, was, want, forgotten)
+		}
+	}
+	// nothing was ever written
+	f(20, false)
+	elsewhere(3)
+	first := change(t, c, layout, Change{By: "ann", Command: "apply"}, []Stored{tenants("gold", 100), tenants("silver", 10)})
+	elsewhere(9)
+	emptied := empty()
+	want := []string{fmt.Sprintf("%d false 2", emptied), fmt.Sprintf("%d true 2", first)}
+	// at once, and after others have written elsewhere
+	f(20, false, want...)
+	elsewhere(50)
+	f(20, false, want...)
+	f(1, false, want[0])
+	// written anew, and emptied again
+	second := change(t, c, layout, Change{By: "ann", Command: "apply"}, []Stored{tenants("gold", 50)})
+	elsewhere(5)
+	again := empty()
+	elsewhere(20)
+	want = append([]string{fmt.Sprintf("%d false 1", again), fmt.Sprintf("%d true 1", second)}, want...)
+	f(20, false, want...)
+
+	// what etcd has compacted away is said to be forgotten
+	if _, err := cluster.Client().Compact(context.Background(), second); err != nil {
+		t.Fatal(err)
+	}
+	f(20, true, want[0])
+	if _, err := cluster.Client().Compact(context.Background(), again+1); err != nil {
+		t.Fatal(err)
+	}
+	f(20, true)
 }
 
 func TestChangeRoundTrip(t *testing.T) {

@@ -278,7 +278,7 @@ func TestBadDocumentIsIsolated(t *testing.T) {
 	}
 	f(strings.Replace(document("gold", 5), "requests", "request", 1), `spec.limits[0].request: unknown field`)
 	f("{", "platform:TenantPolicy/gold:1:")
-	f("", "platform:TenantPolicy/gold: the file is empty")
+	f("", "platform:TenantPolicy/gold: nothing is here, want TenantPolicy \"gold\", which is kept as it was")
 	f(document("silver", 1), `platform:TenantPolicy/gold: TenantPolicy "silver" is here, want TenantPolicy "gold"`)
 	f(strings.Replace(document("gold", 5), "limits:\n", "backend: nowhere\n  limits:\n", 1), `no Backend is named "nowhere"`)
 	// A good one again.
