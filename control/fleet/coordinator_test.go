@@ -41,6 +41,7 @@ func elects(t testing.TB, what string, sidecars []*sidecar, except int) (one int
 // Five members, each behind a line of its own. The coordinator vanishes: it stops before another one begins, and does not come back into
 // its office.
 func TestCoordinatorVanishes(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cluster := etcdtest.Start(t, etcdtest.Options{})
 	observer := open(t, cluster.Endpoint(0))
 	revision := put(cluster, "gold=1", "silver=1")
@@ -94,6 +95,7 @@ func TestCoordinatorVanishes(t *testing.T) {
 
 // The coordinator sees who is behind and who has drifted, and names them in the log.
 func TestCoordinatorCounts(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cluster := etcdtest.Start(t, etcdtest.Options{})
 	c := open(t, cluster.Endpoint(0))
 	var sidecars []*sidecar
@@ -139,6 +141,7 @@ func TestCoordinatorCounts(t *testing.T) {
 
 // Three members of etcd lose their leader, then all of them restart: the fleet has one coordinator before and after.
 func TestEtcdLosesItsLeader(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cluster := etcdtest.Start(t, etcdtest.Options{Members: 3})
 	c := open(t, cluster.Endpoints()...)
 	revision := put(cluster, "gold=1")
