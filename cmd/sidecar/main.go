@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"weir/control/etcd"
 )
 
 // Exit codes, the same for every command.
@@ -21,6 +23,7 @@ const (
 )
 
 func main() {
+	etcd.SilenceGRPC()
 	os.Exit(execute(os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.LookupEnv))
 }
 

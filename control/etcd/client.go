@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/grpclog"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
@@ -98,7 +100,7 @@ func (c *Client) connect() (*clientv3.Client, error) {
 		DialTimeout:          c.o.Timeout,
 		DialKeepAliveTime:    c.o.KeepAlive,
 		DialKeepAliveTimeout: c.o.KeepAlive / 2,
-		PermitWithoutStream:  true,
+		PermitWithoutStream:  false,        // etcd hangs up on whoever probes a connection that has nothing open
 		Logger:               zap.NewNop(), // whoever calls says what failed, in the log that the user reads
 		DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(creds), grpc.WithContextDialer(c.line.dial), redial(),
 			grpc.WithChainUnaryInterceptor(lazyLogin())},
@@ -143,6 +145,10 @@ func readPassword(path string) (string, error) {
 	}
 	return password, nil
 }
+
+// SilenceGRPC keeps gRPC, below etcd's client, from writing to the standard error: what it would say of lost connections is in the errors
+// that callers log. It acts on the whole process and is called before anything is opened.
+func SilenceGRPC() { grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard)) }
 
 // Etcd is the client of etcd's own kind, for one call or one watch. Whoever keeps it misses the next Renew.
 func (c *Client) Etcd() *clientv3.Client {

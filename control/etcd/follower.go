@@ -55,7 +55,7 @@ type Stats struct {
 	// Lists, Resumes and Drifts count the lists that made the copy anew, the watches opened from a revision that was known before, and
 	// the comparisons that found a difference.
 	Lists, Resumes, Drifts int
-	// Restarts counts the watches that ended, and the tries to open one that failed, by cause.
+	// Restarts counts the watches that ended, and the tries to open one that failed or take long, by cause.
 	Restarts map[Cause]int
 }
 
@@ -192,23 +192,33 @@ func (c *course) broken(client *clientv3.Client, err error) time.Duration {
 		c.backoff = backoff{}
 	}
 	c.opened = time.Time{}
-	c.note(func(s *Stats) { s.Connected, s.Restarts[cause] = false, s.Restarts[cause]+1 })
+	c.note(func(s *Stats) { s.Connected = false })
 	pacing := pacingOf(cause)
-	if pacing.anew {
+	switch {
+	case pacing.anew:
 		c.known = false
+		c.note(func(s *Stats) { s.Restarts[cause]++ })
 		c.o.Logger.Info().Str("prefix", c.o.Prefix).Str("cause", string(cause)).Int64("revision", c.view.Revision).
 			Msgf("the copy of etcd is made anew: %v", err)
 		if cause == Asked {
 			return 0
 		}
-		return c.backoff.next(c.o.Spread, pacing.most, c.o.Random())
-	}
-	if pacing.renew {
+	case pacing.renew:
 		if renewal := c.o.Client.RenewFrom(client); renewal != nil {
-			err = fmt.Errorf("%w; and it cannot connect anew: %w", err, renewal)
-			cause = CauseOf(renewal)
+			err = fmt.Errorf("it cannot connect anew: %w; before: %w", renewal, err)
 		}
+		c.trouble(err)
+	default:
+		c.trouble(err)
 	}
+	return c.backoff.next(c.o.Spread, pacing.most, c.o.Random())
+}
+
+// trouble tells that the copy may be behind, and why.
+func (c *course) trouble(err error) {
+	now := c.o.Clock()
+	cause := CauseOf(err)
+	c.note(func(s *Stats) { s.Restarts[cause]++ })
 	if c.causes == nil {
 		c.causes, c.since = make(map[Cause]bool), now
 	}
@@ -218,7 +228,6 @@ func (c *course) broken(client *clientv3.Client, err error) time.Duration {
 			Str("to_do", cause.Advice()).Msg("etcd is lost; what is known stays in force, and it tries again")
 	}
 	c.failed(fmt.Errorf("cannot follow %s: %w; to do: %s", c.o.Prefix, err, cause.Advice()))
-	return c.backoff.next(c.o.Spread, pacing.most, c.o.Random())
 }
 
 // backoff says how long to wait between tries: at first anything up to a spread, so that those who lose one member at one moment do

@@ -31,7 +31,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		connected: desc("weir_etcd_connected", "Whether a watch of the source's prefix is open."),
 		stale: desc("weir_policy_stale_seconds",
 			"Time since the copy of the source was last known to be complete. A quiet watch is asked every 30 s."),
-		restarts: desc("weir_etcd_watch_restarts_total", "Watches that ended and tries to open one that failed, by cause.", "cause"),
+		restarts: desc("weir_etcd_watch_restarts_total", "Watches that ended, and tries to open one that failed or take long, by cause.", "cause"),
 		revision: desc("weir_policy_store_revision", "Revision of the store up to which the copy of the source is complete."),
 		drift:    desc("weir_policy_drift_total", "Comparisons with the store that found the copy of the source to differ."),
 		sources:  make(map[string]shown),

@@ -22,6 +22,7 @@ import (
 
 // message is an answer of the watch, or its end.
 type message struct {
+	stream pb.Watch_WatchClient
 	answer *pb.WatchResponse
 	err    error
 }
@@ -30,41 +31,48 @@ type message struct {
 func (c *course) watch(ctx context.Context, client *clientv3.Client) error {
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	opening := time.AfterFunc(c.o.Client.Timeout(), func() { cancel(c.late()) })
-	defer opening.Stop()
-	stream, err := c.subscribe(ctx, client)
-	if err != nil {
-		return cause(ctx, err)
-	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	messages := make(chan message, 64)
-	helpers.Go(func() { receive(ctx, stream, messages) })
-
-	first := <-messages
-	opening.Stop()
-	if err := c.created(ctx, first); err != nil {
-		return cause(ctx, err)
+	helpers.Go(func() { c.receive(ctx, client, messages) })
+	first, err := c.opening(ctx, messages)
+	if err == nil {
+		err = c.created(ctx, first.answer)
 	}
-	t := &tail{course: c, stream: stream, id: first.answer.WatchId, verdicts: make(chan verdict, 1), helpers: &helpers}
+	if err != nil {
+		return err
+	}
+	t := &tail{course: c, stream: first.stream, id: first.answer.WatchId, verdicts: make(chan verdict, 1), helpers: &helpers}
 	return ended(t.run(ctx, messages))
 }
 
-// late is the error of a watch that could not be opened in time.
-func (c *course) late() error {
-	within := c.o.Client.Timeout()
-	if c.o.Client.line.why() == nil {
-		return &causeError{Stalled, fmt.Sprintf("connected, but no watch was opened within %s", within)}
+// opening waits for the first answer. When it takes long that is told, but the question stays where it is: to take it back and ask again
+// would only add to the load of a member that is busy with the questions of thousands.
+func (c *course) opening(ctx context.Context, messages <-chan message) (message, error) {
+	slow := time.NewTicker(c.o.Client.Timeout())
+	defer slow.Stop()
+	hopeless := time.NewTimer(c.o.Quiet + c.o.Stall)
+	defer hopeless.Stop()
+	for {
+		select {
+		case first := <-messages:
+			return first, rpctypes.Error(first.err)
+		case <-slow.C:
+			c.trouble(c.o.Client.Explain(c.late(c.o.Client.Timeout())))
+		case <-hopeless.C:
+			return message{}, c.late(c.o.Quiet + c.o.Stall)
+		case <-ctx.Done():
+			return message{}, ctx.Err()
+		}
 	}
-	return fmt.Errorf("no watch was opened within %s: %w", within, context.DeadlineExceeded)
 }
 
-// cause prefers the reason for which we gave up a stream to what the stream says about it.
-func cause(ctx context.Context, err error) error {
-	if why := context.Cause(ctx); why != nil && !errors.Is(why, context.Canceled) {
-		return why
+// late is the error of a watch that is not open after a time.
+func (c *course) late(after time.Duration) error {
+	if c.o.Client.line.why() == nil {
+		return &causeError{Stalled, fmt.Sprintf("connected, but no watch was opened within %s", after)}
 	}
-	return rpctypes.Error(err)
+	return fmt.Errorf("no watch was opened within %s: %w", after, context.DeadlineExceeded)
 }
 
 // ended is the error of a watch that was open.
@@ -95,44 +103,40 @@ func (c *course) subscribe(ctx context.Context, client *clientv3.Client) (pb.Wat
 	}}})
 }
 
-// receive passes on what comes until the stream ends, and that it did.
-func receive(ctx context.Context, stream pb.Watch_WatchClient, messages chan<- message) {
+// receive asks, and passes on what comes until the stream ends, and that it did.
+func (c *course) receive(ctx context.Context, client *clientv3.Client, messages chan<- message) {
+	stream, err := c.subscribe(ctx, client)
 	for {
-		answer, err := stream.Recv()
+		m := message{stream: stream, err: err}
+		if err == nil {
+			m.answer, m.err = stream.Recv()
+		}
 		select {
-		case messages <- message{answer, err}:
+		case messages <- m:
 		case <-ctx.Done():
-			// Whoever reads may be waiting for the first message still.
-			select {
-			case messages <- message{nil, ctx.Err()}:
-			default:
-			}
 			return
 		}
-		if err != nil {
+		if m.err != nil {
 			return
 		}
 	}
 }
 
 // created checks the first answer.
-func (c *course) created(ctx context.Context, first message) error {
-	if first.err != nil {
-		return first.err
-	}
-	if err := c.refused(first.answer); err != nil {
+func (c *course) created(ctx context.Context, first *pb.WatchResponse) error {
+	if err := c.refused(first); err != nil {
 		return err
 	}
-	if !first.answer.Created {
+	if !first.Created {
 		return errors.New("the watch began with something else than its creation")
 	}
-	if now := first.answer.Header.GetRevision(); now < c.view.Revision {
+	if now := first.Header.GetRevision(); now < c.view.Revision {
 		if err := c.wentBack(ctx, now); err != nil {
 			return err
 		}
 	}
 	resumed := c.cluster != 0
-	c.cluster = first.answer.Header.GetClusterId()
+	c.cluster = first.Header.GetClusterId()
 	c.open(resumed)
 	return nil
 }
