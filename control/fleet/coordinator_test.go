@@ -133,6 +133,10 @@ func TestCoordinatorCounts(t *testing.T) {
 	if n := strings.Count(one.log.String(), "a member runs something else"); n != 1 {
 		t.Errorf("%d lines for one drift:\n%s", n, one.log)
 	}
+	// The store went on elsewhere, and a member has seen that: it is judged all the same.
+	later := cluster.Put("/elsewhere", "x")
+	sidecars[1].Report(applied(later, "gold=1", "silver=1"))
+	counts("one that is ahead runs an old document", 2, 0, 1)
 	eventually(t, "the office says how many there are", func() bool {
 		view, err := c.Read(context.Background(), coordinatorKey(layout, "orders"), 0)
 		return err == nil && len(view.Items) == 1 && strings.Contains(string(view.Items[0].Value), `"members":3`)
