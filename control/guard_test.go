@@ -173,6 +173,50 @@ func TestHeldRemovalsOfAReplacedStore(t *testing.T) {
 	})
 }
 
+// While the removal of many waits, that of a few more passes: those who wait do not count towards the share of others.
+func TestFewMoreBesideThoseHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		texts := func(from int) []string {
+			list := []string{backendDoc("orders", "127.0.0.1:1")}
+			for i := from; i < 20; i++ {
+				list = append(list, policyDoc(fmt.Sprintf("t-%02d", i), 1))
+			}
+			return list
+		}
+		g := guarded{rig: newRig(t, filepath.Join(t.TempDir(), "last-good.yaml"), at(100, 0, texts(0)...))}
+		g.start()
+		g.source.say(at(101, 0, texts(7)...))
+		const waiting = "t-00,t-01,t-02,t-03,t-04,t-05,t-06"
+		g.wantHeld(waiting)
+		g.source.say(at(102, 0, texts(8)...))
+		g.wantHeld(waiting)
+		if s := g.m.Status(); slices.ContainsFunc(s.Objects, func(o Object) bool { return o.Name == "t-07" }) {
+			t.Error("the one that went alone is held")
+		}
+		// A restart does not change that.
+		again := g
+		again.rig = newRig(t, g.m.o.LastGood, at(103, 0, texts(8)...))
+		again.start()
+		again.wantHeld(waiting)
+	})
+}
+
+// What takes the place of a source that was never heard since the start removes nothing unseen either.
+func TestReplacedBeforeItWasHeard(t *testing.T) {
+	old := &reading{source: "etcd", whole: 100, stored: make(map[objectKey]object)}
+	for _, name := range []string{"a", "b", "c"} {
+		docs, _ := policy.Decode("etcd:TenantPolicy/"+name, []byte(policyDoc(name, 1)))
+		o := object{doc: docs[0], digest: docs[0].Digest(), source: "etcd", file: docs[0].Origin.File, stored: true}
+		old.stored[o.key()] = o
+	}
+	r := &reading{source: "etcd"}
+	r.takeOver(old)
+	r.read(at(60, 40, backendDoc("orders", "127.0.0.1:1"))) // confirmed for what another store had
+	if held := resolve(nil, []*reading{r}, compileDocs).held["etcd"]; len(held.Gone) != 3 {
+		t.Errorf("held %v, want the removal of 3", held)
+	}
+}
+
 func TestHeldRemovalsEnd(t *testing.T) {
 	f := func(what string, next func(g guarded) Batch, wantHeld string, want ...string) {
 		t.Helper()

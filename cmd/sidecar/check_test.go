@@ -259,6 +259,11 @@ func TestCheckCommand(t *testing.T) {
 	f("check --only "+most, exitFine, "setup\n-----", "[ok] all follow m0", "1 document is there at revision 2", "no sidecar is registered", "warnings\n")
 	f("check --only sidecar --admin "+address, exitFailed, "no sidecar answers at "+address, "1 check failed")
 	f("check --only etcd --wait 1m", exitFine)
+	// warnings are not waited for
+	f("check --only fleet --wait 2s", exitFine, "no sidecar is registered")
+	if _, _, stderr := call(env, "check", "--only", "fleet", "--wait", "2s"); stderr != "" {
+		t.Errorf("a warning is waited for: %s", stderr)
+	}
 	code, stdout, _ := call(env, "check", "--only", most, "-o", "json")
 	var report struct {
 		Well     bool

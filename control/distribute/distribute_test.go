@@ -307,6 +307,27 @@ func TestRemovalsWaitForConfirmation(t *testing.T) {
 	w.await("held again after a restart", func(s *control.SyncStatus) bool { return s.Clusters[0].State == held })
 }
 
+// A confirmation with which nothing is to be removed here is for what came before it, too, also after a restart.
+func TestConfirmationOfNothing(t *testing.T) {
+	w := newWorld(t, 1, nil)
+	texts := firstTexts(10)
+	first := w.apply(etcd.Change{}, texts)
+	distribution := w.distribution(nil)
+	w.start(Options{Distribution: distribution})
+	w.inStepAt(first)
+	confirmation := w.apply(etcd.Change{ConfirmedRemovals: first}, nil)
+	w.inStepAt(confirmation)
+	w.stop()
+	removal := make(map[string]string)
+	for i := range 5 {
+		removal[fmt.Sprintf("TenantPolicy/t%d", i)] = ""
+	}
+	w.apply(etcd.Change{ConfirmedRemovals: first}, removal)
+	w.start(Options{Distribution: distribution})
+	w.await("held", func(s *control.SyncStatus) bool { return s.Clusters[0].State == held })
+	w.awaitTexts(0, texts)
+}
+
 // A document that cannot be used stays as it was, and holds up no other; documents that do not go together hold up their cluster only.
 func TestBadDocuments(t *testing.T) {
 	w := newWorld(t, 2, nil)

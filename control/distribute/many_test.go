@@ -57,6 +57,7 @@ type arrivals struct {
 // four of them in trouble at once. Every document that others wrote must be found and taken back, every change must arrive everywhere in
 // the end, and at clusters that are well at once.
 func TestManyClusters(t *testing.T) {
+	t.Parallel() // it mostly waits
 	n := max(*manyClusters, troubled+1)
 	w := newWorld(t, n, func(i int, o *etcdtest.Options) {
 		if i == full {

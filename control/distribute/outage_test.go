@@ -83,6 +83,23 @@ func TestSourceIsReplaced(t *testing.T) {
 	w.awaitTexts(0, fewer)
 }
 
+// Another process that brings the same has written last, and left nothing to do: the next change is brought all the same.
+func TestRecordIsWrittenByAnother(t *testing.T) {
+	w := newWorld(t, 1, nil)
+	texts := firstTexts(2)
+	w.apply(etcd.Change{}, texts)
+	w.start(Options{Distribution: w.distribution(nil)})
+	w.inStepAt(1)
+	records, err := w.readers[0].Read(context.Background(), w.layout.Sync(), 0)
+	if err != nil || len(records.Items) != 1 {
+		t.Fatalf("the record: %+v, %v", records, err)
+	}
+	w.targets[0].Put(w.layout.Sync(), strings.Replace(string(records.Items[0].Value), `"by":"test"`, `"by":"another"`, 1))
+	texts["TenantPolicy/t0"] = policyText("t0", 5)
+	w.inStepAt(w.apply(etcd.Change{}, map[string]string{"TenantPolicy/t0": texts["TenantPolicy/t0"]}))
+	w.awaitTexts(0, texts)
+}
+
 // A write of which we did not hear is ours all the same.
 func TestWriteWithoutAnswer(t *testing.T) {
 	w := newWorld(t, 1, nil)

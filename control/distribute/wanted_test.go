@@ -1,6 +1,7 @@
 package distribute
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -8,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"weir/control"
 	"weir/control/etcd"
 	"weir/policy"
 )
@@ -152,6 +156,43 @@ func TestJudge(t *testing.T) {
 	if v := r.judge(r.want(sourceOf(etcd.Change{}, nil, tenants(1)), nil), backend, nil, 0); v.held != "" {
 		t.Errorf("held: %s", v.held)
 	}
+}
+
+func TestSettled(t *testing.T) {
+	f := func(want bool, revision int64, clusters ...control.SyncCluster) {
+		t.Helper()
+		if got := Settled(&control.SyncStatus{Revision: revision, Clusters: clusters}); got != want {
+			t.Errorf("the source at %d, %+v: settled %v, want %v", revision, clusters, got, want)
+		}
+	}
+	at := func(applied int64) control.SyncCluster { return control.SyncCluster{State: inStep, Applied: applied} }
+	f(false, 0, at(0)) // the source was not read yet
+	f(true, 5, at(5), at(6))
+	f(false, 5, at(5), at(4)) // with what was before
+	// What lasts until somebody does something is as far as it comes.
+	f(true, 5, control.SyncCluster{State: held}, control.SyncCluster{State: drifted}, control.SyncCluster{State: yielded}, control.SyncCluster{State: behind})
+	for _, state := range []string{starting, unreachable, failing} {
+		f(false, 5, at(5), control.SyncCluster{State: state})
+	}
+}
+
+// A cluster that refuses us is not asked again for a while, whatever is new there; one that failed otherwise is.
+func TestPatience(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	f := func(err error, tries int, wait time.Duration, wantRefused bool) {
+		t.Helper()
+		c := &cluster{o: &Options{Clock: func() time.Time { return now }, Random: func() float64 { return 0.5 }}, failure: err, tries: tries}
+		got := c.patience()
+		if refused := c.until.Equal(now.Add(got)); got != wait || refused != wantRefused || !refused && !c.until.IsZero() {
+			t.Errorf("%v, try %d: waits %s until %v, want %s, refused %v", err, c.tries, got, c.until, wait, wantRefused)
+		}
+	}
+	f(context.DeadlineExceeded, 0, 100*time.Millisecond, false)
+	f(context.DeadlineExceeded, 1, 200*time.Millisecond, false)
+	f(context.DeadlineExceeded, 100, lastRetry, false)
+	f(rpctypes.ErrPermissionDenied, 0, 100*time.Millisecond, true)
+	f(rpctypes.ErrPermissionDenied, 100, lastRefused, true)
+	f(rpctypes.ErrNoSpace, 100, lastRetry, true)
 }
 
 func TestRulesAreTheSameWhateverElseTheDistributionSays(t *testing.T) {

@@ -314,6 +314,25 @@ func TestAnotherCluster(t *testing.T) {
 	}
 }
 
+// The store was replaced by another that has come further: only its name tells.
+func TestAnotherClusterThatIsAhead(t *testing.T) {
+	t.Parallel()
+	before, after := etcdtest.Start(t, etcdtest.Options{}), etcdtest.Start(t, etcdtest.Options{})
+	before.Put("/w/a", "1")
+	for i := range 5 {
+		after.Put("/w/b", fmt.Sprint(i))
+	}
+	l := newLiar(t, before.Client(), nil)
+	w := follow(t, brisk(open(t, quick(l.endpoint))))
+	w.has("a=1")
+	w.connected()
+	l.use(after.Client())
+	w.has("b=4")
+	if got := w.f.Stats().Restarts[Restored]; got != 1 {
+		t.Errorf("counted %d stores that were replaced, want 1", got)
+	}
+}
+
 // A store was restored from a backup under the same name. etcd would let a watch wait for revisions to come, for ever.
 func TestRestoredFromBackup(t *testing.T) {
 	t.Parallel()

@@ -3,9 +3,12 @@ package etcd
 import (
 	"context"
 	"errors"
+	"net"
 	"testing"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"weir/control/etcd/etcdtest"
 )
@@ -43,4 +46,51 @@ func TestCommitComparesRevisions(t *testing.T) {
 	if _, err := c.Read(ctx, "/w/", first); !errors.Is(err, rpctypes.ErrCompacted) {
 		t.Errorf("at a forgotten revision: got %v, want compacted", err)
 	}
+}
+
+// Those who share a connection and find together that it is dead make one new one.
+func TestRenewFrom(t *testing.T) {
+	c := open(t, Options{Endpoints: []string{"http://127.0.0.1:1"}})
+	f := func(what string, used *clientv3.Client, want bool) {
+		t.Helper()
+		before := c.Etcd()
+		if err := c.RenewFrom(used); err != nil || (c.Etcd() != before) != want {
+			t.Errorf("%s: renewed %v, %v, want %v", what, c.Etcd() != before, err, want)
+		}
+	}
+	first := c.Etcd()
+	f("the first to find out", first, true)
+	f("the next one, who has used the same", first, false)
+	f("one who has used the new one", c.Etcd(), true)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f("one who comes after the end", c.Etcd(), false)
+}
+
+// The first connection to a member is made at once, and so are all of a command's; those that replace lost ones are spread.
+func TestLaterConnectionsAreSpread(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	const dials = 8 // of which each waits for a quarter of a second on average
+	f := func(l *line, wantSpread bool) {
+		t.Helper()
+		begun := time.Now()
+		for range dials {
+			conn, err := l.dial(t.Context(), listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.Close()
+		}
+		if took := time.Since(begun); (took > redialSpread) != wantSpread {
+			t.Errorf("%+v: %d connections took %s, want them spread: %v", l, dials, took, wantSpread)
+		}
+	}
+	f(&line{members: dials}, false)
+	f(&line{members: 1, eager: true}, false)
+	f(&line{members: 1}, true)
 }

@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -11,7 +12,10 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"pgregory.net/rapid"
+
+	"weir/control/etcd/etcdtest"
 )
 
 // put and gone are events of a key without its prefix.
@@ -209,6 +213,11 @@ func TestBackoffStartsAnew(t *testing.T) {
 	}
 	f(settled-1, 625*time.Millisecond) // the middle from 250 ms to a second
 	f(settled, 250*time.Millisecond)   // the middle of the spread
+	// A reload does not wait.
+	c := &course{Follower: NewFollower(FollowerOptions{}), known: true}
+	if got := c.broken(nil, &causeError{Asked, "asked"}); got != 0 || c.known {
+		t.Errorf("a reload waits %s, and goes on from the copy: %v", got, c.known)
+	}
 }
 
 // A comparison moves the copy along only if that is still what was compared: events that came meanwhile may be half of what there is.
@@ -223,4 +232,64 @@ func TestComparisonMovesTheCopyAlong(t *testing.T) {
 	f(10, 10, 20, 20)
 	f(10, 12, 20, 12)
 	f(10, 10, 0, 10)
+	// One that could not be made ends the watch only where the watch would not hear of the reason.
+	ends := func(err error, want bool) {
+		t.Helper()
+		c := &tail{course: &course{Follower: NewFollower(FollowerOptions{})}}
+		if got := c.judge(verdict{err: err}); (got != nil) != want {
+			t.Errorf("a comparison that failed by %v: got %v", err, got)
+		}
+	}
+	ends(context.DeadlineExceeded, false)
+	ends(rpctypes.ErrPermissionDenied, true)
+	ends(rpctypes.ErrCompacted, true)
+}
+
+// What is on its way is no drift: the copy is compared with the store as it was.
+func TestComparisonWithEventsOnTheirWay(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t, etcdtest.Options{})
+	c := open(t, Options{Endpoints: cluster.Endpoints()})
+	cluster.Put("/w/a", "1")
+	view, err := c.Read(t.Context(), "/w/", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := func(view View, want string) {
+		t.Helper()
+		v := compare(t.Context(), c, "/w/", view)
+		if got := fmt.Sprint(v.keys, v.upTo-view.Revision, v.err); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	f(view, "[] 0 <nil>")
+	cluster.Put("/x", "elsewhere")
+	f(view, "[] 1 <nil>")
+	cluster.Put("/w/a", "2")
+	f(view, fmt.Sprintf("[] %d <nil>", -view.Revision)) // it is complete up to what it was, and nobody knows more
+	f(View{Revision: view.Revision}, fmt.Sprintf("[/w/a] %d <nil>", -view.Revision))
+}
+
+// Only progress of the watch itself, with nothing on its way, says that the copy is complete.
+func TestProgress(t *testing.T) {
+	f := func(want int64, answers ...*pb.WatchResponse) {
+		t.Helper()
+		c := &tail{course: &course{Follower: NewFollower(FollowerOptions{}), view: View{Revision: 10}}, id: 3}
+		waiting := make(chan message, len(answers))
+		for _, a := range answers[1:] {
+			waiting <- message{answer: a}
+		}
+		if err := c.take(message{answer: answers[0]}, waiting); err != nil || c.view.Revision != want {
+			t.Errorf("complete up to %d, %v, want %d", c.view.Revision, err, want)
+		}
+	}
+	progress := func(id, revision int64) *pb.WatchResponse {
+		return &pb.WatchResponse{Header: &pb.ResponseHeader{Revision: revision}, WatchId: id}
+	}
+	change := &pb.WatchResponse{Header: &pb.ResponseHeader{Revision: 11}, WatchId: 3, Fragment: true,
+		Events: []*mvccpb.Event{{Kv: &mvccpb.KeyValue{Key: []byte("/w/a"), ModRevision: 11}}}}
+	f(20, progress(3, 20))
+	f(10, progress(3, 9))
+	f(10, progress(-1, 20)) // of all watches of a stream, before all of their events
+	f(10, change, progress(3, 20))
 }

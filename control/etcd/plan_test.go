@@ -427,6 +427,29 @@ func TestHistoryOfAnEmptiedPrefix(t *testing.T) {
 	f(20, true)
 }
 
+// Changes at one revision after the other are told apart, and writing what is there already is none.
+func TestHistoryOfNeighbours(t *testing.T) {
+	cluster, c := connected(t)
+	layout := LayoutAt("/weir")
+	first := change(t, c, layout, Change{By: "ann", Command: "apply"}, []Stored{tenants("gold", 100)})
+	second := change(t, c, layout, Change{By: "bob", Command: "apply"}, []Stored{tenants("gold", 50)})
+	same := cluster.Put(layout.Document(policy.KindTenantPolicy, "gold"), tenants("gold", 50).Text)
+	if second != first+1 || same != second+1 {
+		t.Fatalf("written at %d, %d and %d, want neighbours", first, second, same)
+	}
+	h, err := c.History(context.Background(), layout, nil, 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range h.Entries {
+		got = append(got, fmt.Sprintf("%d %s", e.Revision-first, e.Documents[0].Differences[0].Text))
+	}
+	if want := []string{"1 gold steady 100/s → 50/s (-50 %)", "0 gold: added, limit steady 100/s, tenant gold"}; !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
 func TestChangeRoundTrip(t *testing.T) {
 	if _, err := ParseChange([]byte("[]")); err == nil {
 		t.Error("a list is a change")

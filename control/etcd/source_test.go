@@ -323,3 +323,26 @@ func TestCauseOf(t *testing.T) {
 		}
 	}
 }
+
+// A source that was replaced by another of its name before it ended does not take the other's metrics along.
+func TestReplacedSourceIsShown(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	metrics, err := NewMetrics(registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := func(when string, want int) {
+		t.Helper()
+		if got, err := testutil.GatherAndCount(registry, "weir_etcd_connected"); err != nil || got != want {
+			t.Errorf("%s: %d series, %v, want %d", when, got, err, want)
+		}
+	}
+	c := open(t, quick("http://127.0.0.1:1"))
+	hideFirst := metrics.show(NewSource(SourceOptions{Name: "platform", Client: c}))
+	hideSecond := metrics.show(NewSource(SourceOptions{Name: "platform", Client: c}))
+	f("both run", 1)
+	hideFirst()
+	f("the second runs", 1)
+	hideSecond()
+	f("none runs", 0)
+}

@@ -49,8 +49,10 @@ func TestRegisterAndLeave(t *testing.T) {
 
 // A member that nobody hears of is gone after its time to live. It comes back by itself, says so once, and knows what has changed meanwhile.
 func TestStall(t *testing.T) {
+	t.Parallel() // it mostly waits
 	f := func(name string, fail, mend func(*etcdtest.Relay)) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			cluster := etcdtest.Start(t, etcdtest.Options{})
 			relay := etcdtest.NewRelay(t, cluster.Address(0))
 			observer := open(t, cluster.Endpoint(0))
@@ -74,6 +76,7 @@ func TestStall(t *testing.T) {
 
 // A short outage costs nothing: the lease outlives it.
 func TestShortStall(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cluster := etcdtest.Start(t, etcdtest.Options{})
 	relay := etcdtest.NewRelay(t, cluster.Address(0))
 	observer := open(t, cluster.Endpoint(0))
@@ -122,6 +125,7 @@ func TestRecordIsDeletedByHand(t *testing.T) {
 
 // Etcd restarts with what it had: members stay the same and in one piece.
 func TestEtcdRestarts(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cluster := etcdtest.Start(t, etcdtest.Options{})
 	c := open(t, cluster.Endpoint(0))
 	s := join(t, c, "web-1")
@@ -140,6 +144,7 @@ func TestEtcdRestarts(t *testing.T) {
 
 // Without etcd at the start, nothing waits for it; it joins when etcd comes.
 func TestStartWithoutEtcd(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cluster := etcdtest.Start(t, etcdtest.Options{})
 	cluster.Stop(0)
 	s := join(t, open(t, cluster.Endpoint(0)), "web-1")

@@ -24,6 +24,19 @@ func TestLifeEndsWhileTheProcessStandsStill(t *testing.T) {
 	}
 }
 
+// A lease that is gone is given up at once, however long it was to live.
+func TestLeaseThatIsGone(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t, etcdtest.Options{})
+	c := open(t, cluster.Endpoint(0))
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	s := &session{client: c, ttl: 30 * time.Millisecond}
+	if err := s.keep(ctx, 42, time.Now().Add(time.Hour)); !errors.Is(err, errLost) {
+		t.Errorf("got %v, want that the lease is lost", err)
+	}
+}
+
 // A life ends before its lease can, so that nobody coordinates by a lease that another one has outlived.
 func TestLifeIsShorterThanItsLease(t *testing.T) {
 	for _, ttl := range []int64{1, 2, 15, 60} {

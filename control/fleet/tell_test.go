@@ -74,6 +74,7 @@ func TestTell(t *testing.T) {
 
 // What members tell and what etcd holds agree, from the text in a key to the verdict.
 func TestTellAndJudgeAgree(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cluster := etcdtest.Start(t, etcdtest.Options{})
 	c := open(t, cluster.Endpoint(0))
 	revision := put(cluster, "gold=1", "silver=1")
@@ -118,6 +119,7 @@ func revisionAfter(t *testing.T, s *sidecar) int64 {
 
 // Who looks without etcd sees what was known, and how old it is; and does not wait long.
 func TestLookWithoutEtcd(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cluster := etcdtest.Start(t, etcdtest.Options{})
 	relay := etcdtest.NewRelay(t, cluster.Address(0))
 	s := join(t, open(t, "http://"+relay.Address()), "web-1")
