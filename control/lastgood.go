@@ -26,7 +26,8 @@ const (
 // lastGood is what the file holds.
 type lastGood struct {
 	objects map[objectKey]object
-	// revisions say, by source, up to which one removals were applied. Sources without revisions are not in it.
+	// revisions say, by source, up to which one removals were applied: the greatest there is for a source that took the place of another
+	// and was not read since, of which nothing is confirmed. Sources without revisions are not in it.
 	revisions map[string]int64
 }
 

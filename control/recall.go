@@ -3,7 +3,6 @@ package control
 import (
 	"bytes"
 	"errors"
-	"math"
 	"os"
 	"path/filepath"
 
@@ -72,7 +71,7 @@ func (m *Manager) keep() {
 	}
 	kept := &lastGood{objects: m.good, revisions: make(map[string]int64)}
 	for _, r := range m.readings {
-		if r.whole > 0 && r.whole < math.MaxInt64 {
+		if r.whole > 0 {
 			kept.revisions[r.source] = r.whole
 		}
 	}

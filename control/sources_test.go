@@ -183,6 +183,25 @@ func TestSourcesOverlap(t *testing.T) {
 
 // A replaced source cannot remove many tenants either, as one that points at the wrong prefix would. What was confirmed elsewhere does
 // not count.
+// So it is when a restart comes before it has said anything: what was confirmed elsewhere does not count.
+func TestReplacedSourceIsGuardedOverARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "last-good.yaml")
+		n := newNamed(t, path, self("platform-1"))
+		n.says["platform-1"] = platform(10)
+		n.start()
+		n.says["platform-2"] = Batch{Err: errors.New("no leader")}
+		n.source.say(self("platform-2"))
+		n.metric("weir_policy_held_removals{platform}", 0)
+
+		again := newNamed(t, path, self("platform-2"))
+		again.says["platform-2"] = at(5000, 4000)
+		again.start()
+		again.want(1, "last_good Backend/orders", "applied Route/a", "applied Sidecar/weir", "last_good TenantPolicy/acme")
+		again.metric("weir_policy_held_removals{platform}", 1)
+	})
+}
+
 func TestReplacedSourceIsGuarded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNamed(t, "", self("platform-1"))

@@ -277,8 +277,11 @@ func TestEmptiedPrefix(t *testing.T) {
 	if got := p.metric("weir_policy_held_removals", `source="etcd"`); got != 3 {
 		t.Errorf("weir_policy_held_removals is %v, want 3", got)
 	}
-	revision := s.limit("acme", 2)
-	s.Put("/weir/v1/policy/change", fmt.Sprintf(`{"by":"test","at":"2026-01-01T00:00:00Z","command":"apply","confirmedRemovals":%d}`, revision))
+	s.limit("acme", 2)
+	code, stdout, stderr := call(map[string]string{"SIDECAR_ETCD": s.Endpoint(0)}, "apply", "--confirm-removals")
+	if code != exitFine || !strings.Contains(stdout, "the removals until now are confirmed") {
+		t.Fatalf("apply --confirm-removals: %d, %s%s", code, stdout, stderr)
+	}
 	until(t, "the removal has passed", func() bool { return p.metric("weir_policy_held_removals", `source="etcd"`) == 0 })
 	if got := p.passes("globex", 5); got != 5 {
 		t.Errorf("%d of 5 requests passed, want all", got)

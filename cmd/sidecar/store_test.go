@@ -130,6 +130,48 @@ func TestConflict(t *testing.T) {
 	f(s.policy(t, "acme", 20), 20, "somebody else changed")
 }
 
+// A removal of few becomes one of many, since somebody else was faster and has removed others: it is refused like any other.
+func TestRemovalBecomesLarge(t *testing.T) {
+	s := newStoreTest(t)
+	layout := etcd.LayoutAt(defaultPrefix)
+	var all []string
+	for i := range 11 {
+		all = append(all, s.policy(t, fmt.Sprintf("t%02d", i), 1))
+	}
+	if code, _, stderr := s.call("apply", "-f", strings.Join(all, ",")); code != exitFine {
+		t.Fatal(stderr)
+	}
+	var out, errs bytes.Buffer
+	c := newCLI(streams{in: strings.NewReader(""), out: &out, err: &errs}, lookupIn(nil))
+	cmd, _, err := c.root.Find([]string{"delete"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.SetContext(t.Context())
+	flags := &changeFlags{etcd: &etcdFlags{endpoints: s.Endpoints(), prefix: defaultPrefix, timeout: 5 * time.Second}, command: "delete", output: &choice{value: "text"}}
+	var ours []diff.Key // 3 of 11, and then 3 of 7
+	for i := range 3 {
+		ours = append(ours, diff.Key{Kind: policy.KindTenantPolicy, Name: fmt.Sprintf("t%02d", i)})
+	}
+	faster := false
+	err = c.change(cmd, flags, func(_ context.Context, _ *etcd.Client, before etcd.Documents) (etcd.Plan, error) {
+		if !faster {
+			faster = true
+			if code, _, stderr := s.call("delete", "tenantpolicy", "t03", "t04", "t05", "t06", "--confirm-removals"); code != exitFine {
+				t.Fatal(stderr)
+			}
+		}
+		return etcd.PlanOf(before, nil, ours), nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "this takes out of policy 3 of 7 tenants") {
+		t.Errorf("got %v", err)
+	}
+	left, err := s.Client().Get(t.Context(), layout.Policy()+"TenantPolicy/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+	if err != nil || left.Count != 7 {
+		t.Errorf("%d policies are left, %v, want 7", left.Count, err)
+	}
+}
+
 // Of several parts the second fails: it says what is there, and how to go on.
 func TestPartlyWritten(t *testing.T) {
 	s := newStoreTest(t)
@@ -208,6 +250,20 @@ func TestWait(t *testing.T) {
 	// all have it
 	member("b", 1000, "")
 	f(4, exitFine, "2 of 2 sidecars have applied revision")
+
+	// with nothing to write, it waits for the latest change and not for what the store has come to since
+	written, err := s.Client().Get(t.Context(), layout.Document(policy.KindTenantPolicy, "acme"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	latest := written.Kvs[0].ModRevision
+	member("a", latest, "")
+	member("b", latest, "")
+	if code, _, stderr := s.call("apply", "-f", s.policy(t, "acme", 4), "--wait=5s"); code != exitFine || !strings.Contains(stderr, fmt.Sprintf("have applied revision %d,", latest)) {
+		t.Errorf("nothing to change, and all have what there is: %d, %s", code, stderr)
+	}
+	member("a", 1000, "")
+	member("b", 1000, "")
 
 	code, stdout, stderr := s.call("get", "sidecars")
 	if code != exitFine || !strings.Contains(stdout, "orders   a        1000      v1       h1, admin port 127.0.0.1:9901  in sync") ||

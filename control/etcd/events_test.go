@@ -213,11 +213,18 @@ func TestBackoffStartsAnew(t *testing.T) {
 	}
 	f(settled-1, 625*time.Millisecond) // the middle from 250 ms to a second
 	f(settled, 250*time.Millisecond)   // the middle of the spread
-	// A reload does not wait.
-	c := &course{Follower: NewFollower(FollowerOptions{}), known: true}
-	if got := c.broken(nil, &causeError{Asked, "asked"}); got != 0 || c.known {
-		t.Errorf("a reload waits %s, and goes on from the copy: %v", got, c.known)
+	// A copy is made anew: by one who was asked to, at once; by many who find the same, spread.
+	anew := func(cause Cause, want time.Duration) {
+		t.Helper()
+		c := &course{Follower: NewFollower(FollowerOptions{Random: func() float64 { return 0.5 }}), known: true}
+		if got := c.broken(nil, &causeError{cause, "so it is"}); got != want || c.known {
+			t.Errorf("%s: waits %s, want %s; goes on from the copy: %v", cause, got, want, c.known)
+		}
 	}
+	anew(Asked, 0)
+	anew(Compacted, 250*time.Millisecond)
+	anew(Restored, 250*time.Millisecond)
+	anew(Drift, 250*time.Millisecond)
 }
 
 // A comparison moves the copy along only if that is still what was compared: events that came meanwhile may be half of what there is.

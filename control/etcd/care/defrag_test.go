@@ -107,6 +107,33 @@ func TestDefragStopsAtTheFirstFailure(t *testing.T) {
 	}
 }
 
+// A member that is elected after the plan was made is not touched before the others: it comes last in the next plan.
+func TestDefragStopsWhenTheLeaderIsAnother(t *testing.T) {
+	t.Parallel() // it mostly waits
+	cluster := etcdtest.Start(t, etcdtest.Options{Members: 3})
+	c := open(t, cluster.Endpoints()...)
+	var steps []Step
+	until(t, "there is a plan", func() bool {
+		var err error
+		steps, err = PlanDefrag(Ask(context.Background(), c), Need{})
+		return err == nil
+	})
+	elected := steps[0].Member.ID
+	done, err := Defrag(context.Background(), c, steps, DefragOptions{Progress: func(Step) {
+		leader := cluster.Leader()
+		if err := cluster.Server(leader).Server.MoveLeader(context.Background(), uint64(cluster.Server(leader).Server.MemberID()), elected); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "all know the new leader", func() bool {
+			s := Ask(context.Background(), c)
+			return ready(s) == nil && s.member(elected).Leads()
+		})
+	}})
+	if err == nil || !strings.Contains(err.Error(), "it has become the leader meanwhile") || done[0].Done || done[1].Done || done[2].Done {
+		t.Errorf("got %+v, %v, want nobody touched", done, err)
+	}
+}
+
 // The next member is not touched before the one just done has caught up.
 func TestDefragWaitsForAMember(t *testing.T) {
 	t.Parallel() // it mostly waits
