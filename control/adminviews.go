@@ -88,6 +88,8 @@ func (a *admin) status(w http.ResponseWriter, r *http.Request) {
 		if g.Error != "" {
 			fmt.Fprintf(t, "\tnot written: %s\n", g.Error)
 		}
+	} else if s.Remote() {
+		fmt.Fprint(t, "last good\tnot kept: a start without etcd would have to do without its documents; name a file with --last-good\n")
 	}
 	_ = t.Flush()
 	writeText(w, http.StatusOK, b.String())
