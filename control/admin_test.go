@@ -195,7 +195,11 @@ func TestAdminStatus(t *testing.T) {
 	r := newAdminRig(t)
 	r.status = appliedStatus()
 	r.want("GET", "/status", "", 200, "revision     12\n", "abc123", "2026-01-02T03:04:05Z", "1 applied, 1 last good, 1 refused",
-		"source file  healthy; 3 documents in 2 files", "source etcd  unreadable: gone", "/var/lib/weir/last-good.yaml, written never; 1 documents", "not written: disk full")
+		"source file  healthy; 3 documents in 2 files", "source etcd  unreadable: gone", "/var/lib/weir/last-good.yaml, written never; 1 document in force from it", "not written: disk full")
+	kept := r.status
+	r.status.LastGood, r.status.Sources = LastGoodStatus{}, []SourceStatus{{Name: "etcd", Healthy: true, Files: 1, Documents: 1, Revision: 7}}
+	r.want("GET", "/status", "", 200, "source etcd  healthy; 1 document at revision 7, read never\n", "last good    not kept: a start without etcd would have to do without")
+	r.status = kept
 	var got struct {
 		Revision uint64
 		Hash     string

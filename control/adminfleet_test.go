@@ -58,6 +58,9 @@ web-3-cc: it still runs Route b, which is gone
 		"fleet carts, by source other: 0 of 0 in sync at revision 3\n",
 		Fleet{Source: "team", Service: "orders", ID: "web-1-aa", Error: "gone", Unregistered: "gone"},
 		Fleet{Source: "other", Service: "carts", Registered: true, Revision: 3, ReadAt: time.Unix(1, 0)})
+	// with nothing in the store that could have a revision
+	f("fleet carts, by source other: 0 of 0 in sync with a store that has no documents\n",
+		Fleet{Source: "other", Service: "carts", Registered: true, ReadAt: time.Unix(1, 0)})
 	f("no fleet: none of the policy sources is in etcd\n")
 }
 

@@ -84,10 +84,12 @@ func (a *admin) status(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if g := s.LastGood; g.Path != "" || g.InUse > 0 {
-		fmt.Fprintf(t, "last good\t%s, written %s; %d documents in force come from it\n", g.Path, stamp(g.WrittenAt), g.InUse)
+		fmt.Fprintf(t, "last good\t%s, written %s; %s in force from it\n", g.Path, stamp(g.WrittenAt), count(g.InUse, "document"))
 		if g.Error != "" {
 			fmt.Fprintf(t, "\tnot written: %s\n", g.Error)
 		}
+	} else if s.Remote() {
+		fmt.Fprint(t, "last good\tnot kept: a start without etcd would have to do without its documents; name a file with --last-good\n")
 	}
 	_ = t.Flush()
 	writeText(w, http.StatusOK, b.String())

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"slices"
 	"time"
 
 	"weir/policy"
@@ -65,6 +66,11 @@ type SourceStatus struct {
 	Revision int64 `json:"revision,omitempty"`
 	// HeldRemovals are the tenants that the source has removed and that stay until somebody confirms it.
 	HeldRemovals []string `json:"heldRemovals,omitempty"`
+}
+
+// Remote reports whether a source has revisions, and so is read over a network that may be gone at the next start.
+func (s Status) Remote() bool {
+	return slices.ContainsFunc(s.Sources, func(source SourceStatus) bool { return source.Revision > 0 })
 }
 
 // LastGoodStatus is how the last-good file is.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -66,7 +65,7 @@ Exit codes: 0 applied, or nothing to do; 1 not written, or with --wait not appli
 			return err
 		}
 		if len(files) > 0 && len(put) == 0 {
-			return fmt.Errorf("nothing to apply: there is no document in %s", strings.Join(files, ", "))
+			return fmt.Errorf("nothing to apply: there is no document in %s", inWords(files))
 		}
 		if err := c.refuseUnselected(put, selector); err != nil {
 			return err

@@ -143,6 +143,7 @@ func TestCheckSidecar(t *testing.T) {
 	f(`{"sources": [{"name": "etcd", "healthy": true}]}`, "source", care.OK, "its source etcd is read")
 	f(`{"sources": [{"name": "etcd", "error": "denied"}]}`, "source", care.Failure, "its source etcd is not read: denied")
 	f(`{"lastGood": {"inUse": 2}}`, "last good", care.Warning, "2 documents in force come from the file")
+	f(`{"sources": [{"name": "etcd", "healthy": true, "revision": 7}]}`, "last good", care.Warning, "no last good documents are kept")
 	f(`{"lastGood": {"error": "read-only"}}`, "last good", care.Warning, "are not kept: read-only")
 	f(`{"problems": [{"severity": "warning", "message": "meant so?"}, {"severity": "error", "name": "pay", "message": "is wrong"}, {"severity": "error"}]}`,
 		"problems", care.Failure, "it has problems: pay: is wrong (and 1 more)")

@@ -74,6 +74,10 @@ func judgeSidecar(address string, s shownStatus) []care.Finding {
 		list = append(list, add(care.Warning, "last good", "", "It follows its sources by itself once they are read.",
 			"%s in force come from the file of last good ones", count(s.LastGood.InUse, "document", "documents")))
 	}
+	if s.LastGood.Path == "" && s.Remote() {
+		list = append(list, add(care.Warning, "last good", "", "Name a file with --last-good, or in the Sidecar's lastGood, on a volume that outlives the process.",
+			"no last good documents are kept: it cannot start as it is while etcd is away"))
+	}
 	if s.LastGood.Error != "" {
 		list = append(list, add(care.Warning, "last good", s.LastGood.Path, "Let it write there: without the file it cannot start while etcd is away.",
 			"the last good documents are not kept: %s", s.LastGood.Error))

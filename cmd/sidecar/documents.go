@@ -15,6 +15,17 @@ import (
 // stdinName is how a command line and its messages call the standard input.
 const stdinName = "-"
 
+// inWords names what a command line names.
+func inWords(names []string) string {
+	words := slices.Clone(names)
+	for i, name := range words {
+		if name == stdinName {
+			words[i] = "the standard input"
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
 // readTexts reads what a command line names, as `sidecar run` would: files, the documents in directories and what a Sidecar among
 // them names; and besides, the standard input. It fails with all that it could not read at once.
 func readTexts(stdin io.Reader, names []string) ([]control.File, error) {

@@ -199,7 +199,7 @@ func TestStartWithoutEtcd(t *testing.T) {
 	p := launch(t, documents, with("--etcd", s.url()))
 	p.says("policy is broken or cannot be read at the start, the last-good file stands in")
 	p.shows("/readyz", "200 OK")
-	p.shows("/status", "source etcd", "unreadable: ", "1 documents in force come from it")
+	p.shows("/status", "source etcd", "unreadable: ", "1 document in force from it")
 	if got := p.metric("weir_policy_source", `source="last-good"`); got != 1 {
 		t.Errorf(`weir_policy_source{source="last-good"} is %v, want 1`, got)
 	}

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -52,20 +52,18 @@ func (e *etcdFlags) check() error {
 	}
 	schemes := make(map[string]bool)
 	for _, endpoint := range e.endpoints {
-		u, err := url.Parse(endpoint)
-		if err != nil || !slices.Contains([]string{"http", "https"}, u.Scheme) || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.User != nil {
-			shown := endpoint
-			if err == nil {
-				shown = u.Redacted()
-			}
-			return fmt.Errorf("cannot use --etcd %q: want the URLs of its members, as in http://127.0.0.1:2379 or https://etcd-0:2379,https://etcd-1:2379", shown)
+		scheme, err := checkEndpoint(endpoint)
+		if err != nil {
+			return err
 		}
-		schemes[u.Scheme] = true
+		schemes[scheme] = true
 	}
 	if len(schemes) > 1 {
 		return fmt.Errorf("cannot use --etcd %s: some are https and some are not, want all or none", strings.Join(e.endpoints, ","))
 	}
 	switch {
+	case e.tls != (etcd.TLSFiles{}) && schemes["http"]:
+		return fmt.Errorf("cannot use --etcd %s with a file of TLS: without https nothing is encrypted, and nobody looks at certificates", strings.Join(e.endpoints, ","))
 	case !strings.HasPrefix(e.prefix, "/") || strings.Trim(e.prefix, "/") == "":
 		return fmt.Errorf("cannot use --prefix %q: want a path, as in %s", e.prefix, defaultPrefix)
 	case (e.tls.CertFile == "") != (e.tls.KeyFile == ""):
@@ -76,6 +74,24 @@ func (e *etcdFlags) check() error {
 		return fmt.Errorf("cannot use --etcd-timeout %v: want a positive duration", e.timeout)
 	}
 	return nil
+}
+
+// checkEndpoint checks the URL of a member and returns its scheme. A password that somebody put into it is not repeated.
+func checkEndpoint(endpoint string) (scheme string, err error) {
+	shown, why := endpoint, ""
+	u, err := url.Parse(endpoint)
+	switch {
+	case strings.Contains(endpoint, "@"):
+		_, rest, _ := strings.Cut(endpoint, "@")
+		shown, why = "…@"+rest, "; who logs in is said with --etcd-username and --etcd-password-file"
+	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "", strings.Trim(u.Path, "/") != "":
+	default:
+		if port, err := strconv.ParseUint(u.Port(), 10, 16); err == nil && port > 0 {
+			return u.Scheme, nil
+		}
+		why = "; it needs a port"
+	}
+	return "", fmt.Errorf("cannot use --etcd %q: want the URLs of its members, as in http://127.0.0.1:2379 or https://etcd-0:2379,https://etcd-1:2379%s", shown, why)
 }
 
 // options are what a client of the cluster needs.
@@ -117,7 +133,7 @@ func (e *etcdFlags) with(cmd *cobra.Command, do func(ctx context.Context, client
 // wayOut adds what to do to an error that the cluster is the reason of.
 func wayOut(err error) error {
 	switch cause := etcd.CauseOf(err); cause {
-	case etcd.Unreachable, etcd.NoLeader, etcd.Login, etcd.Forbidden, etcd.Certificate, etcd.NoSpace, etcd.Corrupt, etcd.Overloaded:
+	case etcd.Unreachable, etcd.NoLeader, etcd.Login, etcd.Forbidden, etcd.Certificate, etcd.NoSpace, etcd.Corrupt, etcd.Overloaded, etcd.TooLarge:
 		return fmt.Errorf("%w; %s", err, cause.Advice())
 	}
 	return err

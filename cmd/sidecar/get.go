@@ -40,7 +40,6 @@ are behind, which run something else, and why. ('get sidecar' shows documents of
   sidecar get tenantpolicies -o wide
   sidecar get tenantpolicy gold -o yaml > gold.yaml
   sidecar get sidecars --service orders`,
-		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: completeKinds(wordAll, wordSidecars),
 	}
 	e := addEtcdFlags(cmd)
@@ -73,6 +72,8 @@ are behind, which run something else, and why. ('get sidecar' shows documents of
 // checkGet reports what can be known to be wrong before anybody is asked.
 func checkGet(args []string, at int64, output string) error {
 	switch {
+	case len(args) == 0:
+		return fmt.Errorf("nothing to get: say which, one of %s", strings.Join(kindNames(wordAll, wordSidecars), ", "))
 	case at < 0:
 		return fmt.Errorf("cannot use --at %d: want a revision, as `sidecar history` lists them", at)
 	case args[0] != wordAll && args[0] != wordSidecars:

@@ -25,17 +25,17 @@ It goes back as far as etcd remembers, which is until the next compaction: see -
 and --auto-compaction-retention of etcd. Documents that should be kept for longer belong into a
 repository; 'sidecar export' writes them.`,
 		Example: `  sidecar history --etcd http://127.0.0.1:2379
-  sidecar history tenantpolicy gold --limit 5
+  sidecar history tenantpolicy gold --last 5
   sidecar history -o json`,
 		ValidArgsFunction: completeKinds(),
 	}
-	cmd.Flags().IntVar(&limit, "limit", 20, "`N` changes at most, the latest")
+	cmd.Flags().IntVar(&limit, "last", 20, "`N` changes at most, the latest")
 	e := addEtcdFlags(cmd)
 	output := choiceFlag(cmd, "output", "o", "how to print", "text", "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		only, err := historyOf(args)
 		if limit < 1 {
-			err = fmt.Errorf("cannot use --limit %d: want 1 or more", limit)
+			err = fmt.Errorf("cannot use --last %d: want 1 or more", limit)
 		}
 		if err != nil {
 			return &usageError{command: cmd.CommandPath(), err: err}
@@ -44,6 +44,15 @@ repository; 'sidecar export' writes them.`,
 			h, err := client.History(ctx, e.layout(), only, limit)
 			if err != nil {
 				return err
+			}
+			if only != nil && len(h.Entries) == 0 {
+				docs, err := client.ReadDocuments(ctx, e.layout(), 0)
+				if err != nil {
+					return err
+				}
+				if _, there := docs.Find(*only); !there {
+					return noSuchDocument(docs, *only)
+				}
 			}
 			if output.value == "json" {
 				return writeJSON(c.out, historyJSON(h))
@@ -129,7 +138,7 @@ func (c *cli) printHistory(h etcd.History, limit int) {
 	case h.Forgotten:
 		end = "etcd has compacted what was before, and remembers no more"
 	case len(h.Entries) == limit:
-		end = fmt.Sprintf("these are the latest %d; --limit shows more", limit)
+		end = fmt.Sprintf("these are the latest %d; --last shows more", limit)
 	}
 	fmt.Fprintln(c.err, end)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -33,7 +34,10 @@ remembers.`,
 		if len(args) > 0 {
 			only, err = parseKeys(args)
 		}
-		if to <= 0 {
+		switch {
+		case !cmd.Flags().Changed("to"):
+			err = errors.New("want a revision to go back to, as `sidecar history` lists them: name it with --to")
+		case to <= 0:
 			err = fmt.Errorf("cannot use --to %d: want a revision, as `sidecar history` lists them", to)
 		}
 		if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -108,7 +109,7 @@ func (c *cli) readEnvironment(cmd *cobra.Command) (err error) {
 			return
 		}
 		if setErr := f.Value.Set(value); setErr != nil {
-			err = fmt.Errorf("cannot use %s=%q: %w", variable(f.Name), value, setErr)
+			err = fmt.Errorf("cannot use %s=%q: %w", variable(f.Name), value, plainly(f, setErr))
 			return
 		}
 		f.Changed = true
@@ -157,8 +158,24 @@ func strictHelp(root *cobra.Command) {
 	}
 }
 
-// suggestFlag adds the flag that was probably meant to the error about an unknown one.
+// plainly is the error of a value that cannot be parsed, in the place of that of the parser.
+func plainly(f *pflag.Flag, err error) error {
+	switch f.Value.Type() {
+	case "int", "int64":
+		return errors.New("want a whole number")
+	case "bool":
+		return errors.New("want true or false")
+	case "duration":
+		return errors.New("want a duration, as in 500ms, 30s or 1m")
+	}
+	return err
+}
+
+// suggestFlag says what a flag wants, and adds the flag that was probably meant to the error about an unknown one.
 func suggestFlag(cmd *cobra.Command, err error) error {
+	if invalid, is := errors.AsType[*pflag.InvalidValueError](err); is {
+		return fmt.Errorf("cannot use %q for --%s: %w", invalid.GetValue(), invalid.GetFlag().Name, plainly(invalid.GetFlag(), invalid.Unwrap()))
+	}
 	word, isUnknown := strings.CutPrefix(err.Error(), "unknown flag: --")
 	if !isUnknown {
 		return err

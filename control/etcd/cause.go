@@ -33,7 +33,8 @@ const (
 	Files       Cause = "files"       // a file with a password, certificate or key cannot be read
 	NoSpace     Cause = "no_space"    // the store is full; reads go on
 	Corrupt     Cause = "corrupt"     // the members' data differ
-	Overloaded  Cause = "overloaded"  // too many requests, or too large
+	Overloaded  Cause = "overloaded"  // too many requests
+	TooLarge    Cause = "too_large"   // one request is larger than etcd takes
 	Compacted   Cause = "compacted"   // a revision is forgotten; the copy is made anew
 	Restored    Cause = "restored"    // the store went back in time, or is another one; the copy is made anew
 	Drift       Cause = "drift"       // the copy differed from the store; it is made anew
@@ -63,7 +64,7 @@ func pacingOf(c Cause) pacing {
 	case Login:
 		return pacing{most: 30 * time.Second, renew: true, advice: "check username and passwordFile, or what the certificate names, against etcdctl user get; files are read again before each try"}
 	case Forbidden:
-		return pacing{most: 30 * time.Second, renew: true, advice: "grant what is missing: etcdctl role grant-permission ROLE --prefix=true read PREFIX"}
+		return pacing{most: 30 * time.Second, renew: true, advice: "grant what is missing: etcdctl role grant-permission ROLE --prefix=true read PREFIX, or readwrite for who changes something"}
 	case Certificate:
 		return pacing{most: 5 * time.Second, advice: "check who signed the certificates, for which names and until when; replaced files are read again before each try"}
 	case Files:
@@ -74,6 +75,8 @@ func pacingOf(c Cause) pacing {
 		return pacing{most: 5 * time.Second, advice: "replace the member whose data differ; etcdctl alarm list names it"}
 	case Overloaded:
 		return pacing{most: 5 * time.Second, advice: "look at the load of the members: etcdctl endpoint status --cluster"}
+	case TooLarge:
+		return pacing{most: 5 * time.Second, advice: "etcd takes requests of 1.5 MiB, unless its --max-request-bytes says otherwise, and its client sends 2 MiB at most: split the document"}
 	case Compacted, Asked:
 		return pacing{most: time.Second, anew: true, advice: "nothing"}
 	case Restored:
@@ -123,7 +126,9 @@ func CauseOf(err error) Cause {
 		return NoSpace
 	case isOneOf(server, rpctypes.ErrCorrupt):
 		return Corrupt
-	case isOneOf(server, rpctypes.ErrTooManyRequests, rpctypes.ErrRequestTooLarge, rpctypes.ErrTimeout, rpctypes.ErrTimeoutDueToConnectionLost,
+	case isOneOf(server, rpctypes.ErrRequestTooLarge), status.Code(err) == codes.ResourceExhausted && strings.Contains(err.Error(), "larger than max"):
+		return TooLarge
+	case isOneOf(server, rpctypes.ErrTooManyRequests, rpctypes.ErrTimeout, rpctypes.ErrTimeoutDueToConnectionLost,
 		rpctypes.ErrTimeoutWaitAppliedIndex):
 		return Overloaded
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netError):
@@ -132,7 +137,7 @@ func CauseOf(err error) Cause {
 		return Ended
 	}
 	switch status.Code(err) {
-	case codes.DeadlineExceeded, codes.Unavailable:
+	case codes.DeadlineExceeded, codes.Unavailable, codes.Unimplemented: // the last from what is no etcd
 		return Unreachable
 	case codes.Canceled:
 		return Ended

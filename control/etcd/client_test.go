@@ -3,7 +3,9 @@ package etcd
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,6 +48,50 @@ func TestCommitComparesRevisions(t *testing.T) {
 	if _, err := c.Read(ctx, "/w/", first); !errors.Is(err, rpctypes.ErrCompacted) {
 		t.Errorf("at a forgotten revision: got %v, want compacted", err)
 	}
+}
+
+// A wrong address says what is wrong with it: time that runs out says nothing.
+func TestWrongAddress(t *testing.T) {
+	listen := func(answer string) string {
+		t.Helper()
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		go func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = io.CopyN(io.Discard, conn, 16)
+				_, _ = io.WriteString(conn, answer)
+				_ = conn.(*net.TCPConn).CloseWrite()
+				_, _ = io.Copy(io.Discard, conn)
+				_ = conn.Close()
+			}
+		}()
+		return l.Addr().String()
+	}
+	f := func(endpoint, want string) {
+		t.Helper()
+		c, err := Open(Options{Endpoints: []string{endpoint}, Timeout: 500 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, err = c.Read(t.Context(), "/weir", 0)
+		if err == nil || !strings.Contains(err.Error(), want) || CauseOf(err) != Unreachable {
+			t.Errorf("%s: got %v (%s), want %q", endpoint, err, CauseOf(err), want)
+		}
+	}
+	web := listen("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+	f("http://"+web, "speaks HTTP/1.1: it is no etcd")
+	f("https://"+web, "speaks no TLS: it may want http")
+	mute := listen("")
+	f("http://"+mute, "it may want https in place of http")
+	f("https://"+mute, "or the reverse")
 }
 
 // Those who share a connection and find together that it is dead make one new one.

@@ -1,9 +1,12 @@
 package etcd
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"strings"
@@ -82,15 +85,31 @@ type lineConn struct {
 // Read notes how the first one ends.
 func (c *lineConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if !c.works && (n > 0 || !errors.Is(err, net.ErrClosed)) {
+	switch {
+	case c.works || n == 0 && errors.Is(err, net.ErrClosed):
+	case bytes.HasPrefix(b[:n], []byte("HTTP/1.")):
+		c.line.note(errNotEtcd)
+	default:
 		c.works = n > 0
 		c.line.note(err)
 	}
 	return n, err
 }
 
+// What a wrong address looks like. The errors for it say what happened, and not what is wrong.
+var (
+	errNoTLS   = errors.New("what answers there speaks no TLS: it may want http in place of https, or is no etcd")
+	errNotEtcd = errors.New("what answers there speaks HTTP/1.1: it is no etcd, or not its port for clients, or it wants https")
+	errHangsUp = errors.New("what listens there hangs up at once: it may want https in place of http, or the reverse, or be a balancer without a member")
+)
+
 // note remembers how a try has ended.
 func (l *line) note(err error) {
+	if _, plain := errors.AsType[tls.RecordHeaderError](err); plain {
+		err = errNoTLS
+	} else if errors.Is(err, io.EOF) {
+		err = errHangsUp
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.failure = err

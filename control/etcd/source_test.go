@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"weir/control"
 	"weir/control/etcd/etcdtest"
@@ -301,6 +303,9 @@ func TestCauseOf(t *testing.T) {
 	f(fmt.Errorf("%w: empty", ErrNoPassword), Files)
 	f(errors.New("rpc error: transport: authentication handshake failed: tls: failed to verify certificate: x509: certificate has expired"), Certificate)
 	f(errors.New("something else"), Other)
+	f(status.Error(codes.ResourceExhausted, "trying to send message larger than max (2097504 vs. 2097152)"), TooLarge)
+	f(status.Error(codes.ResourceExhausted, "quota of something in between"), Overloaded)
+	f(status.Error(codes.Unimplemented, "unexpected HTTP status code received from server: 404 (Not Found)"), Unreachable)
 	for reason, want := range map[string]Cause{
 		"rpc error: code = PermissionDenied desc = etcdserver: permission denied":  Forbidden,
 		"rpc error: code = Unauthenticated desc = etcdserver: invalid auth token":  Login,
@@ -310,6 +315,7 @@ func TestCauseOf(t *testing.T) {
 		"rpc error: code = Unavailable desc = etcdserver: no leader":               NoLeader,
 		"etcdserver: request timed out, possibly due to previous leader failure":   NoLeader,
 		"rpc error: code = ResourceExhausted desc = etcdserver: too many requests": Overloaded,
+		"etcdserver: request is too large":                                         TooLarge,
 		"etcdserver: mvcc: database space exceeded":                                NoSpace,
 		"etcdserver: corrupt cluster":                                              Corrupt,
 		"":                                                                         Ended,
@@ -317,7 +323,7 @@ func TestCauseOf(t *testing.T) {
 		f(canceled(reason), want)
 	}
 	// Every cause says what to do.
-	for _, cause := range []Cause{Unreachable, Ended, Stalled, NoLeader, Login, Forbidden, Certificate, Files, NoSpace, Corrupt, Overloaded, Other} {
+	for _, cause := range []Cause{Unreachable, Ended, Stalled, NoLeader, Login, Forbidden, Certificate, Files, NoSpace, Corrupt, Overloaded, TooLarge, Other} {
 		if len(cause.Advice()) < len("nothing, ") || pacingOf(cause).most <= 0 || pacingOf(cause).anew {
 			t.Errorf("%s: %+v", cause, pacingOf(cause))
 		}
