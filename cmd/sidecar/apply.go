@@ -50,6 +50,7 @@ Exit codes: 0 applied, or nothing to do; 1 not written, or with --wait not appli
 	f.StringSliceVarP(&files, "documents", "f", nil, "`FILE|DIR` of documents, or - for the standard input; several are read as one set")
 	f.BoolVar(&prune, "prune", false, "delete the documents that are in etcd and not among these")
 	f.StringToStringVar(&selector, "selector", nil, "`LABEL=VALUE,...` that documents must have to be pruned; those applied must have them, too")
+	f.Lookup("selector").DefValue = "" // help would show an empty list as []
 	o := addChangeFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		switch {

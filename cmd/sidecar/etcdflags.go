@@ -52,7 +52,7 @@ func (e *etcdFlags) check() error {
 	}
 	schemes := make(map[string]bool)
 	for _, endpoint := range e.endpoints {
-		scheme, err := checkEndpoint(endpoint)
+		scheme, err := checkEndpoint("--etcd", endpoint, "who logs in is said with --etcd-username and --etcd-password-file")
 		if err != nil {
 			return err
 		}
@@ -76,14 +76,14 @@ func (e *etcdFlags) check() error {
 	return nil
 }
 
-// checkEndpoint checks the URL of a member and returns its scheme. A password that somebody put into it is not repeated.
-func checkEndpoint(endpoint string) (scheme string, err error) {
+// checkEndpoint checks the URL of a member that a flag has, and returns its scheme. A password that somebody put into it is not
+// repeated; login says where that belongs.
+func checkEndpoint(flag, endpoint, login string) (scheme string, err error) {
 	shown, why := endpoint, ""
 	u, err := url.Parse(endpoint)
 	switch {
 	case strings.Contains(endpoint, "@"):
-		_, rest, _ := strings.Cut(endpoint, "@")
-		shown, why = "…@"+rest, "; who logs in is said with --etcd-username and --etcd-password-file"
+		shown, why = "…"+endpoint[strings.LastIndex(endpoint, "@"):], "; "+login
 	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "", strings.Trim(u.Path, "/") != "":
 	default:
 		if port, err := strconv.ParseUint(u.Port(), 10, 16); err == nil && port > 0 {
@@ -91,7 +91,7 @@ func checkEndpoint(endpoint string) (scheme string, err error) {
 		}
 		why = "; it needs a port"
 	}
-	return "", fmt.Errorf("cannot use --etcd %q: want the URLs of its members, as in http://127.0.0.1:2379 or https://etcd-0:2379,https://etcd-1:2379%s", shown, why)
+	return "", fmt.Errorf("cannot use %s %q: want the URLs of its members, as in http://127.0.0.1:2379 or https://etcd-0:2379,https://etcd-1:2379%s", flag, shown, why)
 }
 
 // options are what a client of the cluster needs.

@@ -114,6 +114,11 @@ func TestUsageErrors(t *testing.T) {
 	f(nil, "get sidecars --at 3", "is not remembered")
 	f(nil, "get policytest", `"policytest" is not a kind`)
 	f(nil, "diff --from 3 -f x.yaml", "want either documents with -f, or a revision")
+	// clusters to distribute to; a password is not repeated
+	f(nil, "sync --from http://a:1 --to http://ann:secret@b:1", "cannot use --to without the name of a cluster: want NAME=URL")
+	f(nil, "sync --from http://a:1 --to eu=http://ann:secret@b:1", `cannot use --to eu= "…@b:1": want the URLs`)
+	f(nil, "sync --from http://ann:secret@a:1 --to eu=http://b:1", `cannot use --from "…@a:1": want the URLs`)
+	f(nil, "sync --from http://a:1 --to eu=foo", `cannot use --to eu= "foo": want the URLs`)
 	f(nil, "export --at -1", "cannot use --at -1")
 	// flags that exclude each other
 	f(nil, "fmt -w --check x.yaml", "[check write]")

@@ -38,7 +38,13 @@ func (p *process) startPolicy(ctx, watching context.Context) error {
 		p.logger.Info().Msg("ended while it waited for its policy sources")
 		return nil
 	case errors.As(err, &invalid):
-		if err := explainInvalid(p.stderr, invalid.Problems); len(invalid.Unread) == 0 {
+		err := explainInvalid(p.stderr, invalid.Problems)
+		nowhere := func(problem policy.Problem) bool { return problem.Origin == policy.Origin{} } // there is no document to blame
+		if p.options.etcd.given() && len(invalid.Unread) == 0 && len(invalid.Problems) == 1 && nowhere(invalid.Problems[0]) {
+			return fmt.Errorf("nothing to run: no document lies below %s in etcd, and none comes from elsewhere; put some there with `sidecar apply`, or name another --prefix",
+				p.options.etcd.layout().Policy())
+		}
+		if len(invalid.Unread) == 0 {
 			return err
 		}
 		return fmt.Errorf("nothing to run: without the policy source %s the documents do not suffice, and no last-good file has its own; "+

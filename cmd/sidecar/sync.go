@@ -48,6 +48,28 @@ func (o *syncOptions) check() error {
 	case o.timeout <= 0 || o.etcdTimeout <= 0:
 		return errors.New("--timeout and --etcd-timeout want positive durations")
 	}
+	return o.checkEndpoints()
+}
+
+// checkEndpoints checks the URLs of --from and --to.
+func (o *syncOptions) checkEndpoints() error {
+	const login = "who logs in is said in a Distribution, with -f"
+	for _, member := range o.from {
+		if _, err := checkEndpoint("--from", strings.TrimSpace(member), login); err != nil {
+			return err
+		}
+	}
+	for _, to := range o.to {
+		name, urls, named := strings.Cut(to, "=")
+		if !named || strings.ContainsAny(name, ":/@") {
+			return errors.New("cannot use --to without the name of a cluster: want NAME=URL, as in eu=http://etcd.eu:2379")
+		}
+		for member := range strings.SplitSeq(urls, ",") {
+			if _, err := checkEndpoint("--to "+name+"=", strings.TrimSpace(member), login); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
@@ -85,6 +107,7 @@ otherwise. --dry-run writes nothing and says in words what would be written. --s
 	f.StringArrayVar(&o.to, "to", nil, "`NAME=URL` of a cluster, with commas between the URLs of its members; may be repeated")
 	f.StringVar(&o.prefix, "prefix", defaultPrefix, "`PATH` below which the keys lie, in all clusters")
 	f.StringToStringVar(&o.selector, "selector", nil, "`LABEL=VALUE` that documents must have to be distributed")
+	f.Lookup("selector").DefValue = "" // help would show an empty list as []
 	f.BoolVar(&o.once, "once", false, "end when each cluster has come as far as it can")
 	f.BoolVar(&o.dryRun, "dry-run", false, "write nothing, and say what would be written")
 	f.BoolVar(&o.noRepair, "no-repair", false, "report what others have written at the clusters, and leave it")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -115,7 +116,7 @@ func (o *syncOptions) conclude(s *control.SyncStatus, stdout io.Writer) error {
 		return err
 	}
 	if s.Revision == 0 {
-		return fmt.Errorf("the source %s could not be read: %s", s.Source, s.Error)
+		return fmt.Errorf("the source %s could not be read: %s", s.Source, cmp.Or(s.Error, "it has not answered in time; check that its address is right and its members run"))
 	}
 	var not []string
 	for i := range s.Clusters {

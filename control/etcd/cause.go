@@ -70,7 +70,7 @@ func pacingOf(c Cause) pacing {
 	case Files:
 		return pacing{most: 5 * time.Second, renew: true, advice: "check that the file exists, has what it should and can be read by this process"}
 	case NoSpace:
-		return pacing{most: 5 * time.Second, advice: "compact, defragment and disarm the alarm: etcdctl alarm disarm"}
+		return pacing{most: 5 * time.Second, advice: "compact the history, then run sidecar etcd-defrag --disarm; see docs/etcd-care.md"}
 	case Corrupt:
 		return pacing{most: 5 * time.Second, advice: "replace the member whose data differ; etcdctl alarm list names it"}
 	case Overloaded:

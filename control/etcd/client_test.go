@@ -82,6 +82,9 @@ func TestWrongAddress(t *testing.T) {
 		}
 		defer c.Close()
 		_, err = c.Read(t.Context(), "/weir", 0)
+		if again := c.Explain(err); again != err {
+			t.Errorf("%s: explained twice: %v", endpoint, again)
+		}
 		if err == nil || !strings.Contains(err.Error(), want) || CauseOf(err) != Unreachable {
 			t.Errorf("%s: got %v (%s), want %q", endpoint, err, CauseOf(err), want)
 		}

@@ -137,11 +137,21 @@ func (c alertConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Explain adds to the error of a call that ran out of time why there was no connection, if there was none. Other errors stay.
+// unconnected is the error of a call with the reason for which there was no connection.
+type unconnected struct{ error }
+
+// Unwrap is both.
+func (e *unconnected) Unwrap() error { return e.error }
+
+// Explain adds to the error of a call that ran out of time why there was no connection, if there was none. Other errors stay, and so do
+// those that say it already.
 func (c *Client) Explain(err error) error {
+	if _, said := errors.AsType[*unconnected](err); said {
+		return err
+	}
 	late := errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded || status.Code(err) == codes.Unavailable
 	if why := c.line.why(); err != nil && late && why != nil {
-		return fmt.Errorf("%w (there is no connection to %s: %w)", err, strings.Join(c.o.Endpoints, ","), why)
+		return &unconnected{fmt.Errorf("%w (there is no connection to %s: %w)", err, strings.Join(c.o.Endpoints, ","), why)}
 	}
 	return err
 }
