@@ -14,6 +14,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 )
 
@@ -35,7 +36,7 @@ func (c *course) watch(ctx context.Context, client *clientv3.Client) error {
 	defer cancel()
 	messages := make(chan message, 64)
 	helpers.Go(func() { c.receive(ctx, client, messages) })
-	first, err := c.opening(ctx, messages)
+	first, err := c.opening(ctx, client, messages)
 	if err == nil {
 		err = c.created(ctx, first.answer)
 	}
@@ -48,7 +49,7 @@ func (c *course) watch(ctx context.Context, client *clientv3.Client) error {
 
 // opening waits for the first answer. When it takes long that is told, but the question stays where it is: to take it back and ask again
 // would only add to the load of a member that is busy with the questions of thousands.
-func (c *course) opening(ctx context.Context, messages <-chan message) (message, error) {
+func (c *course) opening(ctx context.Context, client *clientv3.Client, messages <-chan message) (message, error) {
 	slow := time.NewTicker(c.o.Client.Timeout())
 	defer slow.Stop()
 	hopeless := time.NewTimer(c.o.Quiet + c.o.Stall)
@@ -58,18 +59,18 @@ func (c *course) opening(ctx context.Context, messages <-chan message) (message,
 		case first := <-messages:
 			return first, rpctypes.Error(first.err)
 		case <-slow.C:
-			c.trouble(c.o.Client.Explain(c.late(c.o.Client.Timeout())))
+			c.trouble(c.o.Client.Explain(late(client, c.o.Client.Timeout())))
 		case <-hopeless.C:
-			return message{}, c.late(c.o.Quiet + c.o.Stall)
+			return message{}, late(client, c.o.Quiet+c.o.Stall)
 		case <-ctx.Done():
 			return message{}, ctx.Err()
 		}
 	}
 }
 
-// late is the error of a watch that is not open after a time.
-func (c *course) late(after time.Duration) error {
-	if c.o.Client.line.why() == nil {
+// late is the error of a watch that is not open after a time: a member is silent, or there is none.
+func late(client *clientv3.Client, after time.Duration) error {
+	if client.ActiveConnection().GetState() == connectivity.Ready {
 		return &causeError{Stalled, fmt.Sprintf("connected, but no watch was opened within %s", after)}
 	}
 	return fmt.Errorf("no watch was opened within %s: %w", after, context.DeadlineExceeded)
