@@ -236,7 +236,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 		// These are there only with limits in bytes and in shadow, with backends that are found by name or have a capacity, and with breakers
 		// or TLS.
 		sometimes := slices.Contains([]string{"weir_limit_bytes_total", "weir_shadow_verdicts_total", "weir_upstream_dns_failures_total",
-			"weir_backend_capacity", "weir_queue_length", "weir_queue_dropped_total"}, name) || strings.HasPrefix(name, "weir_tls_") || strings.HasPrefix(name, "weir_breaker_") ||
+			"weir_backend_capacity", "weir_queue_length", "weir_queue_dropped_total",
+			"weir_policy_stale_seconds", "weir_policy_store_revision", "weir_policy_drift_total"}, name) || strings.HasPrefix(name, "weir_tls_") || strings.HasPrefix(name, "weir_breaker_") ||
 			strings.HasPrefix(name, "weir_fleet_") || strings.HasPrefix(name, "weir_etcd_") || // with a policy source in etcd
 			strings.HasPrefix(name, "weir_sync_") // of `sidecar sync`
 		if !exist[name] && !sometimes {
