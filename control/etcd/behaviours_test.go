@@ -91,7 +91,8 @@ func TestStallIsNoticedByKeepAlive(t *testing.T) {
 	cluster := etcdtest.Start(t, etcdtest.Options{})
 	relay, endpoint := lineTo(t, cluster, 0)
 	cluster.Put("/w/a", "1")
-	w := follow(t, FollowerOptions{Client: open(t, Options{Endpoints: []string{endpoint}}), Quiet: time.Hour})
+	// The first probe comes after 10 s, which is the least; its answer may take half a second.
+	w := follow(t, FollowerOptions{Client: open(t, Options{Endpoints: []string{endpoint}, KeepAlive: time.Second}), Quiet: time.Hour})
 	w.has("a=1")
 	w.connected()
 	relay.Stall()

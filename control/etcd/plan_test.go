@@ -151,6 +151,7 @@ func TestStoredSaysWhatIsWrong(t *testing.T) {
 
 // A change that does not fit into one transaction is written in several. After each of them all references can be resolved.
 func TestSeveralParts(t *testing.T) {
+	t.Parallel()
 	_, c := connected(t)
 	layout := LayoutAt("/weir")
 	var put []Stored
@@ -193,6 +194,7 @@ func TestSeveralParts(t *testing.T) {
 
 // Large documents take more transactions, since etcd bounds the bytes of a request.
 func TestPartsAreBoundedInBytes(t *testing.T) {
+	t.Parallel()
 	_, c := connected(t)
 	var put []Stored
 	for i := range 40 {
@@ -211,6 +213,7 @@ func TestPartsAreBoundedInBytes(t *testing.T) {
 
 // When a later part fails, what is written is said; the same change completes it.
 func TestSecondPartFails(t *testing.T) {
+	t.Parallel()
 	cluster, c := connected(t)
 	layout := LayoutAt("/weir")
 	var put []Stored
@@ -238,6 +241,7 @@ func TestSecondPartFails(t *testing.T) {
 // Two people change the same documents again and again, each from what they read. Whatever the order, nobody overwrites what they have
 // not seen: the rates in the store only ever grow by what one of them added to what they saw.
 func TestNobodyOverwritesUnseen(t *testing.T) {
+	t.Parallel()
 	_, c := connected(t)
 	layout := LayoutAt("/weir")
 	const seed = 6
@@ -290,6 +294,7 @@ func TestNobodyOverwritesUnseen(t *testing.T) {
 }
 
 func TestHistory(t *testing.T) {
+	t.Parallel()
 	cluster, c := connected(t)
 	layout := LayoutAt("/weir")
 	gold := diff.Key{Kind: policy.KindTenantPolicy, Name: "gold"}
@@ -363,6 +368,7 @@ func TestHistory(t *testing.T) {
 // Somebody empties the prefix with another tool, and takes the record of changes with it. The history is what tells people to which
 // revision they can roll back, so it must not end there.
 func TestHistoryOfAnEmptiedPrefix(t *testing.T) {
+	t.Parallel()
 	cluster, c := connected(t)
 	layout := LayoutAt("/weir")
 	history := func(limit int) (lines []string, forgotten bool) {
@@ -429,6 +435,7 @@ func TestHistoryOfAnEmptiedPrefix(t *testing.T) {
 
 // Changes at one revision after the other are told apart, and writing what is there already is none.
 func TestHistoryOfNeighbours(t *testing.T) {
+	t.Parallel()
 	cluster, c := connected(t)
 	layout := LayoutAt("/weir")
 	first := change(t, c, layout, Change{By: "ann", Command: "apply"}, []Stored{tenants("gold", 100)})

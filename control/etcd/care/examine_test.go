@@ -8,6 +8,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
 
 	"weir/control/etcd"
 	"weir/control/etcd/etcdtest"
@@ -144,7 +145,8 @@ func TestExamineCertificates(t *testing.T) {
 }
 
 func TestExaminePermissions(t *testing.T) {
-	c := etcdtest.Start(t, etcdtest.Options{})
+	// Passwords are hashed at the least cost: under the race detector each would take seconds.
+	c := etcdtest.Start(t, etcdtest.Options{Configure: func(c *embed.Config) { c.BcryptCost = 4 }})
 	p := newPKI(t)
 	p.write(t, "password", []byte("secret\n"))
 	p.write(t, "wrong", []byte("guessed\n"))
