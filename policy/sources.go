@@ -82,18 +82,23 @@ func (s *SidecarSettings) resolveSources(origin Origin, sources []PolicySource) 
 			s.PolicyFiles = append(s.PolicyFiles, source.File)
 		}
 		if sources[i].Etcd != nil {
-			etcd := *sources[i].Etcd
-			etcd.Endpoints = append([]string(nil), etcd.Endpoints...)
-			resolvePaths(origin, &etcd.PasswordFile)
-			if etcd.TLS != nil {
-				files := *etcd.TLS
-				resolvePaths(origin, &files.CAFile, &files.CertFile, &files.KeyFile)
-				etcd.TLS = &files
-			}
-			source.Etcd = &etcd
+			source.Etcd = sources[i].Etcd.Resolved(origin)
 		}
 		s.Sources = append(s.Sources, source)
 	}
+}
+
+// Resolved is a copy with its paths taken from the folder of the document at origin ([ResolvePath]).
+func (s *EtcdSource) Resolved(origin Origin) *EtcdSource {
+	etcd := *s
+	etcd.Endpoints = append([]string(nil), etcd.Endpoints...)
+	resolvePaths(origin, &etcd.PasswordFile)
+	if etcd.TLS != nil {
+		files := *etcd.TLS
+		resolvePaths(origin, &files.CAFile, &files.CertFile, &files.KeyFile)
+		etcd.TLS = &files
+	}
+	return &etcd
 }
 
 func checkClientURL(s string) error {

@@ -48,7 +48,7 @@ func TestCheckPolicies(t *testing.T) {
 		facts := storeFacts{layout: layout, documents: etcd.Documents{Revision: 7}}
 		for key, text := range documents {
 			kind, name, _ := strings.Cut(key, "/")
-			facts.documents.Stored = append(facts.documents.Stored, etcd.NewStored(diff.Key{Kind: policy.Kind(kind), Name: name}, text))
+			facts.documents.Stored = append(facts.documents.Stored, etcd.NewStored(etcdName, diff.Key{Kind: policy.Kind(kind), Name: name}, text))
 		}
 		if local != "" {
 			facts.local = []control.File{{Path: "local.yaml", Data: []byte(local)}}
@@ -80,7 +80,7 @@ func TestCheckPolicies(t *testing.T) {
 func TestCheckListsFewProblems(t *testing.T) {
 	facts := storeFacts{}
 	for _, name := range []string{"a", "b", "c", "d", "e", "f", "g"} {
-		facts.documents.Stored = append(facts.documents.Stored, etcd.NewStored(diff.Key{Kind: policy.KindRoute, Name: name}, "kind: Rout"))
+		facts.documents.Stored = append(facts.documents.Stored, etcd.NewStored(etcdName, diff.Key{Kind: policy.KindRoute, Name: name}, "kind: Rout"))
 	}
 	list := facts.policies()
 	if len(list) != maxListed+1 || !strings.Contains(list[maxListed].Message, "more problems") {

@@ -49,12 +49,14 @@ func lookAtStore(ctx context.Context, o checkOptions, local []control.File) (pol
 	}
 	defer client.Close()
 	var reading sync.WaitGroup
-	var errs [2]error
-	reading.Go(func() { f.documents, errs[0] = client.ReadDocuments(ctx, f.layout, 0) })
-	reading.Go(func() { f.want, errs[1] = fleet.ReadWant(ctx, client, f.layout) })
+	reading.Go(func() {
+		var view etcd.View
+		if view, f.err = client.Read(ctx, f.layout.Policy(), 0); f.err == nil {
+			f.documents, f.want = etcd.DocumentsOf(f.layout, view), fleet.WantOf(f.layout, view)
+		}
+	})
 	reading.Go(func() { f.members, _, f.membersErr = fleet.ReadMembers(ctx, client, f.layout, o.service) })
 	reading.Wait()
-	f.err = cmp.Or(errs[0], errs[1])
 	return f.policies(), f.fleet()
 }
 

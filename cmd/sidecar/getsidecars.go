@@ -22,12 +22,7 @@ func (c *cli) getSidecars(ctx context.Context, client *etcd.Client, layout etcd.
 		return err
 	}
 	verdicts := fleet.Judge(members, want)
-	inSync := 0
-	for _, v := range verdicts {
-		if v.State == fleet.StateInSync {
-			inSync++
-		}
-	}
+	inSync := fleet.Count(verdicts, fleet.StateInSync)
 	if output == "json" {
 		return writeJSON(c.out, sidecarList{want.Revision, inSync, shownVerdicts(verdicts)})
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"slices"
@@ -94,7 +93,7 @@ func newProcess(o runOptions, stdout, stderr io.Writer) (*process, error) {
 	}
 	p.access = newAccessLogFile(stdout, stderr)
 	p.limitMemory()
-	if err := p.registerProcess(); err != nil {
+	if err := registerProcess(p.registry); err != nil {
 		return nil, err
 	}
 	if p.fleets, err = newFleets(p.logger, p.registry, p.started); err != nil {
@@ -128,7 +127,8 @@ func (p *process) limitMemory() {
 	}
 }
 
-func (p *process) registerProcess() error {
+// registerProcess registers what every process shows of itself.
+func registerProcess(reg prometheus.Registerer) error {
 	b := readBuild()
 	info := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "weir_build_info", Help: "Always 1; its labels say what is running.",
@@ -137,7 +137,7 @@ func (p *process) registerProcess() error {
 	for _, c := range []prometheus.Collector{
 		info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	} {
-		if err := p.registry.Register(c); err != nil {
+		if err := reg.Register(c); err != nil {
 			return fmt.Errorf("cannot register metrics: %w", err)
 		}
 	}
@@ -192,15 +192,10 @@ func (p *process) listenAdmin() (net.Listener, error) {
 
 // serve serves until the end, in this order: the proxy drains while the admin port still answers, then that ends too.
 func (p *process) serve(ctx context.Context, listeners []net.Listener, admin net.Listener) error {
-	server := control.NewAdminServer(control.NewAdmin(control.AdminOptions{
+	p.fleets.listen(admin.Addr().String())
+	stopAdmin := serveAdmin(admin, control.AdminOptions{
 		Logger: p.logger, Gatherer: p.registry, Status: p.manager.Status, Ready: p.ready, Tenants: p.tenants, Breakers: p.breakers,
 		Fleets: p.fleets.look, Why: p.proxy.Why, LogLevel: p.level, Drain: p.proxy.Drain, Pprof: p.proxy.Snapshot().Sidecar.Admin.Pprof,
-	}), p.logger)
-	p.fleets.listen(admin.Addr().String())
-	p.serving.Go(func() {
-		if err := server.Serve(admin); !errors.Is(err, http.ErrServerClosed) {
-			p.logger.Error().Err(err).Msg("admin port ended")
-		}
 	})
 	hangUp := make(chan os.Signal, 1)
 	signal.Notify(hangUp, syscall.SIGHUP)
@@ -218,11 +213,7 @@ func (p *process) serve(ctx context.Context, listeners []net.Listener, admin net
 	signal.Stop(hangUp)
 	close(hangUp)
 	close(ended)
-	ending, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if server.Shutdown(ending) != nil {
-		_ = server.Close() // a scrape that hangs does not hold up the end
-	}
+	stopAdmin()
 	p.serving.Wait()
 	if err == nil {
 		p.logger.Info().Msg("ended: every request in flight was answered")

@@ -103,7 +103,7 @@ func (p *process) namedSources(s *policy.Snapshot) []control.NamedSource {
 		switch {
 		case source.Etcd != nil:
 			add(source.Name, source.Etcd, func() control.Source {
-				return p.etcdSource(source.Name, etcdOptions(source.Etcd), etcd.LayoutAt(source.Etcd.Prefix))
+				return p.etcdSource(source.Name, etcd.OptionsOf(source.Etcd), etcd.LayoutAt(source.Etcd.Prefix))
 			})
 		case source.Name != file.Name:
 			add(source.Name, source.File, func() control.Source {
@@ -125,15 +125,6 @@ func (p *process) sidecarIsInEtcd(s *policy.Snapshot) bool {
 	return slices.ContainsFunc(s.Documents, func(d policy.DocumentInfo) bool {
 		return d.Kind == policy.KindSidecar && strings.HasPrefix(d.Origin.File, etcdName+":"+string(policy.KindSidecar)+"/")
 	})
-}
-
-// etcdOptions are how a Sidecar says that a cluster is reached.
-func etcdOptions(s *policy.EtcdSource) etcd.Options {
-	o := etcd.Options{Endpoints: s.Endpoints, Username: s.Username, PasswordFile: s.PasswordFile}
-	if t := s.TLS; t != nil {
-		o.TLS = etcd.TLSFiles{CAFile: t.CAFile, CertFile: t.CertFile, KeyFile: t.KeyFile, ServerName: t.ServerName}
-	}
-	return o
 }
 
 func (p *process) etcdSource(name string, o etcd.Options, layout etcd.Layout) *etcdSource {

@@ -3,14 +3,11 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,7 +26,7 @@ func runSync(ctx context.Context, o syncOptions, distribution *policy.Document, 
 	}
 	logger := zerolog.New(level.Writer(zerolog.SyncWriter(stderr))).With().Timestamp().Logger()
 	registry := prometheus.NewRegistry()
-	if err := (&process{registry: registry}).registerProcess(); err != nil {
+	if err := registerProcess(registry); err != nil {
 		return err
 	}
 	changed := make(chan struct{}, 1)
@@ -140,22 +137,6 @@ func serveSyncStatus(ln net.Listener, d *distribute.Distributor, registry *prome
 		}
 		return []control.Check{read}
 	}
-	server := control.NewAdminServer(control.NewAdmin(control.AdminOptions{
-		Logger: logger, Gatherer: registry, Sync: d.Status, Ready: ready, LogLevel: level,
-	}), logger)
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-			logger.Error().Err(err).Msg("admin port ended")
-		}
-	})
 	logger.Info().Str("admin", ln.Addr().String()).Msg("distributing")
-	return func() {
-		ending, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if server.Shutdown(ending) != nil {
-			_ = server.Close() // a scrape that hangs does not hold up the end
-		}
-		serving.Wait()
-	}
+	return serveAdmin(ln, control.AdminOptions{Logger: logger, Gatherer: registry, Sync: d.Status, Ready: ready, LogLevel: level})
 }

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-	"net/http"
 	"os"
 	"os/signal"
 	"sync"
@@ -23,15 +21,9 @@ func (p *process) wait(s *policy.Snapshot) {
 			p.manager.Reload()
 		}
 	})
-	server := control.NewAdminServer(control.NewAdmin(control.AdminOptions{
-		Logger: p.logger, Gatherer: p.registry, Status: p.manager.Status, LogLevel: p.level,
-	}), p.logger)
+	stopAdmin := func() {}
 	if l, err := control.ListenAdmin(p.waitingAddress(s)); err == nil {
-		waiting.Go(func() {
-			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				p.logger.Error().Err(err).Msg("admin port ended")
-			}
-		})
+		stopAdmin = serveAdmin(l, control.AdminOptions{Logger: p.logger, Gatherer: p.registry, Status: p.manager.Status, LogLevel: p.level})
 		p.logger.Info().Str("admin", l.Addr().String()).Msg("waiting: the admin port says what for")
 	} else {
 		p.logger.Warn().Err(err).Msg("waiting without an admin port")
@@ -39,7 +31,7 @@ func (p *process) wait(s *policy.Snapshot) {
 	p.stopWaiting = func() {
 		signal.Stop(hangUp)
 		close(hangUp)
-		_ = server.Close()
+		stopAdmin()
 		waiting.Wait()
 	}
 }

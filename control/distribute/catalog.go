@@ -2,13 +2,13 @@ package distribute
 
 import (
 	"bytes"
-	"fmt"
 	"strings"
 	"sync"
 	"time"
 
 	"weir/control/etcd"
 	"weir/policy"
+	"weir/policy/diff"
 )
 
 // catalog is what the source says at one revision, decoded. It is never changed.
@@ -78,35 +78,13 @@ func read(view etcd.View, layout etcd.Layout, source string, before *catalog, se
 
 // decode reads the document of a key. It must be the one that the key says.
 func decode(item etcd.Item, layout etcd.Layout, source string) (*policy.Document, []policy.Problem) {
-	file := source + ":" + strings.TrimPrefix(item.Key, layout.Policy())
-	fail := func(format string, args ...any) []policy.Problem {
-		return []policy.Problem{{Origin: policy.Origin{File: file}, Message: fmt.Sprintf(format, args...)}}
-	}
 	kind, name, err := layout.DocumentOf(item.Key)
 	if err != nil {
-		return nil, fail("%v", err)
+		file := source + ":" + strings.TrimPrefix(item.Key, layout.Policy())
+		return nil, []policy.Problem{{Origin: policy.Origin{File: file}, Message: err.Error()}}
 	}
-	docs, problems := policy.Decode(file, item.Value)
-	switch {
-	case len(docs) == 0 && len(problems) == 0:
-		return nil, fail("the key has no document, want %s %s", kind, name)
-	case hasErrors(problems):
-		return nil, problems
-	case len(docs) != 1:
-		return nil, fail("the key has %d documents, want %s %s alone", len(docs), kind, name)
-	case docs[0].Kind != kind || docs[0].Name != name:
-		return nil, fail("the key holds %s %s, want %s %s", docs[0].Kind, docs[0].Name, kind, name)
-	}
-	return docs[0], nil
-}
-
-func hasErrors(problems []policy.Problem) bool {
-	for _, p := range problems {
-		if p.Severity == policy.Error {
-			return true
-		}
-	}
-	return false
+	stored := etcd.NewStored(source, diff.Key{Kind: kind, Name: name}, string(item.Value))
+	return stored.Document, stored.Problems
 }
 
 func documents(texts map[string]text) []*policy.Document {

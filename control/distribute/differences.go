@@ -70,51 +70,20 @@ func compare(w *wanted, have map[string]etcd.Item, ours map[string]int64) []Diff
 		all = append(all, d)
 	}
 	slices.SortFunc(all, func(a, b Difference) int {
-		return cmp.Or(cmp.Compare(a.place(), b.place()), cmp.Compare(a.Key, b.Key))
+		return cmp.Or(cmp.Compare(a.rank(), b.rank()), cmp.Compare(a.Key, b.Key))
 	})
 	return all
 }
 
-// place is when a difference is written.
-func (d Difference) place() int {
+// rank is when a difference is written.
+func (d Difference) rank() int {
 	kind, _, _ := strings.Cut(d.Key, "/")
-	order := 2
-	switch policy.Kind(kind) {
-	case policy.KindBackend:
-		order = 0
-	case policy.KindRoute:
-		order = 1
-	}
-	if d.Put == nil {
-		return 10 - order
-	}
-	return order
+	return etcd.Rank(policy.Kind(kind), d.Put == nil)
 }
 
-// What one transaction holds at most: some of its keys are the change and the record, and etcd takes 1.5 MiB at once.
-const (
-	chunkKeys  = etcd.MaxWrites - 2
-	chunkBytes = 1 << 20
-)
-
-// chunks cuts differences into transactions.
+// chunks cuts differences into transactions, each with room for the change and the record.
 func chunks(all []Difference) [][]Difference {
-	var out [][]Difference
-	var current []Difference
-	size := 0
-	for _, d := range all {
-		n := len(d.Key) + len(d.Put)
-		if len(current) == chunkKeys || len(current) > 0 && size+n > chunkBytes {
-			out = append(out, current)
-			current, size = nil, 0
-		}
-		current = append(current, d)
-		size += n
-	}
-	if len(current) > 0 {
-		out = append(out, current)
-	}
-	return out
+	return etcd.InParts(all, 2, func(d Difference) int { return len(d.Key) + len(d.Put) })
 }
 
 // adopt says which keys of a cluster we wrote, when nothing is remembered: those that were there already when the record was written,

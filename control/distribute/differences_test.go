@@ -96,7 +96,7 @@ func TestDoingWhatCompareSaysMakesItSo(t *testing.T) {
 		todo := compare(w, have, ours)
 		var done []Difference
 		for _, part := range chunks(todo) {
-			if len(part) > chunkKeys || len(part) == 0 {
+			if len(part) > etcd.MaxWrites-2 || len(part) == 0 {
 				t.Fatalf("a transaction of %d", len(part))
 			}
 			done = append(done, part...)
@@ -127,9 +127,9 @@ func TestDoingWhatCompareSaysMakesItSo(t *testing.T) {
 func TestChunksAreBoundedInBytes(t *testing.T) {
 	var all []Difference
 	for range 5 {
-		all = append(all, Difference{Key: "Route/a", Put: make([]byte, chunkBytes/2)})
+		all = append(all, Difference{Key: "Route/a", Put: make([]byte, (1<<20)/2)})
 	}
-	all = append(all, Difference{Key: "Route/b", Put: make([]byte, 2*chunkBytes)})
+	all = append(all, Difference{Key: "Route/b", Put: make([]byte, 2*(1<<20))})
 	got := chunks(all)
 	if len(got) != 6 {
 		t.Errorf("%d transactions, want 6: two halves and their keys are more than fits", len(got))

@@ -53,16 +53,8 @@ func placeOf(s *policy.EtcdSource) string {
 
 // etcd are the options of a client.
 func (o *Options) etcd(s *policy.EtcdSource) etcd.Options {
-	at := o.Distribution.Origin
-	e := etcd.Options{
-		Endpoints: s.Endpoints, Username: s.Username, PasswordFile: policy.ResolvePath(at, s.PasswordFile), Timeout: o.Timeout, Logger: o.Logger,
-	}
-	if t := s.TLS; t != nil {
-		e.TLS = etcd.TLSFiles{
-			CAFile: policy.ResolvePath(at, t.CAFile), CertFile: policy.ResolvePath(at, t.CertFile), KeyFile: policy.ResolvePath(at, t.KeyFile),
-			ServerName: t.ServerName,
-		}
-	}
+	e := etcd.OptionsOf(s.Resolved(o.Distribution.Origin))
+	e.Timeout, e.Logger = o.Timeout, o.Logger
 	return e
 }
 

@@ -167,3 +167,17 @@ func aboutCertificate(err error) bool {
 	}
 	return err != nil && (strings.Contains(err.Error(), "tls: ") || strings.Contains(err.Error(), "x509: "))
 }
+
+// Denied reports whether an error says that who we are is not, or no longer, good enough: a wrong or rotated password, an expired
+// token, a user without permission.
+func Denied(err error) bool {
+	for _, e := range []error{
+		rpctypes.ErrAuthFailed, rpctypes.ErrInvalidAuthToken, rpctypes.ErrPermissionDenied, rpctypes.ErrUserNotFound,
+		rpctypes.ErrUserEmpty, rpctypes.ErrAuthOldRevision, rpctypes.ErrPermissionNotGranted,
+	} {
+		if errors.Is(rpctypes.Error(err), e) {
+			return true
+		}
+	}
+	return false
+}

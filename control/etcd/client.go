@@ -14,11 +14,10 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/grpclog"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"weir/policy"
 )
 
 // Options say how a cluster is reached.
@@ -46,6 +45,15 @@ type TLSFiles struct {
 	CAFile, CertFile, KeyFile string
 	// ServerName is what the server's certificate must carry. Empty means the host of the endpoint.
 	ServerName string
+}
+
+// OptionsOf are what a document says of a cluster, with paths that are resolved. The rest is for the caller to set.
+func OptionsOf(s *policy.EtcdSource) Options {
+	o := Options{Endpoints: s.Endpoints, Username: s.Username, PasswordFile: s.PasswordFile}
+	if t := s.TLS; t != nil {
+		o.TLS = TLSFiles{CAFile: t.CAFile, CertFile: t.CertFile, KeyFile: t.KeyFile, ServerName: t.ServerName}
+	}
+	return o
 }
 
 // ErrNoPassword says that a user is named and its password cannot be had.
@@ -199,19 +207,3 @@ func (c *Client) Close() error {
 	}
 	return nil
 }
-
-// Denied reports whether an error says that who we are is not, or no longer, good enough: a wrong or rotated password, an expired
-// token, a user without permission.
-func Denied(err error) bool {
-	for _, e := range []error{
-		rpctypes.ErrAuthFailed, rpctypes.ErrInvalidAuthToken, rpctypes.ErrPermissionDenied, rpctypes.ErrUserNotFound,
-		rpctypes.ErrUserEmpty, rpctypes.ErrAuthOldRevision, rpctypes.ErrPermissionNotGranted,
-	} {
-		if errors.Is(rpctypes.Error(err), e) {
-			return true
-		}
-	}
-	return false
-}
-
-var _ credentials.TransportCredentials = (*rotating)(nil)

@@ -26,6 +26,9 @@ type Documents struct {
 	Strange []string
 }
 
+// storeName is the source in which commands position problems.
+const storeName = "etcd"
+
 // Stored is the document of one key, as its author wrote it.
 type Stored struct {
 	diff.Key
@@ -48,10 +51,11 @@ func (c *Client) ReadDocuments(ctx context.Context, layout Layout, revision int6
 	case err != nil:
 		return Documents{}, err
 	}
-	return documentsOf(layout, view), nil
+	return DocumentsOf(layout, view), nil
 }
 
-func documentsOf(layout Layout, view View) Documents {
+// DocumentsOf are the documents in a view of [Layout.Policy].
+func DocumentsOf(layout Layout, view View) Documents {
 	d := Documents{Layout: layout, Revision: view.Revision}
 	for _, item := range view.Items {
 		if item.Key == layout.Change() {
@@ -64,7 +68,7 @@ func documentsOf(layout Layout, view View) Documents {
 			d.Strange = append(d.Strange, item.Key)
 			continue
 		}
-		s := NewStored(diff.Key{Kind: kind, Name: name}, string(item.Value))
+		s := NewStored(storeName, diff.Key{Kind: kind, Name: name}, string(item.Value))
 		s.Created, s.Modified = item.Created, item.Modified
 		d.Stored = append(d.Stored, s)
 	}
@@ -72,10 +76,10 @@ func documentsOf(layout Layout, view View) Documents {
 	return d
 }
 
-// NewStored reads the text of a key. Problems are positioned in etcd:KIND/NAME.
-func NewStored(key diff.Key, text string) Stored {
+// NewStored reads the text of a key. Problems are positioned in SOURCE:KIND/NAME.
+func NewStored(source string, key diff.Key, text string) Stored {
 	s := Stored{Key: key, Text: text}
-	file := fmt.Sprintf("etcd:%s/%s", key.Kind, key.Name)
+	file := fmt.Sprintf("%s:%s/%s", source, key.Kind, key.Name)
 	docs, problems := policy.Decode(file, []byte(text))
 	s.Problems = problems
 	refuse := func(format string, args ...any) {

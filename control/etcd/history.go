@@ -91,7 +91,7 @@ func (w *historian) get(ctx context.Context, from, end string, at int64, more ..
 	}
 	r := read{View{Revision: answer.Header.Revision}, answer.Count}
 	for _, kv := range answer.Kvs {
-		r.Items = append(r.Items, Item{string(kv.Key), kv.Value, kv.CreateRevision, kv.ModRevision, kv.Version, kv.Lease})
+		r.Items = append(r.Items, itemOf(kv))
 	}
 	return r, nil
 }
@@ -143,12 +143,12 @@ func (w *historian) between(ctx context.Context, before, at int64, record Item) 
 			if err != nil {
 				return nil, err
 			}
-			was = NewStored(key, string(old.Items[0].Value))
+			was = NewStored(storeName, key, string(old.Items[0].Value))
 			if was.Text == string(item.Value) {
 				continue // somebody wrote what was there
 			}
 		}
-		changes[item.Modified] = append(changes[item.Modified], changeOf(key, there, was, NewStored(key, string(item.Value))))
+		changes[item.Modified] = append(changes[item.Modified], changeOf(key, there, was, NewStored(storeName, key, string(item.Value))))
 	}
 	gone, err := w.gone(ctx, before, at, created)
 	if err != nil {
@@ -180,7 +180,7 @@ func (w *historian) gone(ctx context.Context, before, at, created int64) ([]diff
 	if err != nil {
 		return nil, err
 	}
-	was := documentsOf(w.layout, old.View)
+	was := DocumentsOf(w.layout, old.View)
 	var gone []diff.Key
 	for _, s := range was.Stored {
 		if _, still := now.Find(w.layout.Document(s.Kind, s.Name)); !still {

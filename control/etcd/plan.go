@@ -21,12 +21,13 @@ type Plan struct {
 	writes []step
 }
 
-// step is one key to be written, and its place in the order of writing.
+// step is one document to be written.
 type step struct {
 	Write
-	key   diff.Key
-	order int
+	key diff.Key
 }
+
+func (s step) rank() int { return Rank(s.key.Kind, s.Value == nil) }
 
 // PlanOf plans to put some documents and to delete others. What is there already, to the letter, is not written. A document that is both
 // put and deleted is put; one that is deleted and not there changes nothing.
@@ -39,7 +40,7 @@ func PlanOf(before Documents, put []Stored, remove []diff.Key) Plan {
 	for _, key := range remove {
 		p.remove(key)
 	}
-	slices.SortStableFunc(p.writes, func(a, b step) int { return cmp.Or(cmp.Compare(a.order, b.order), a.key.Compare(b.key)) })
+	slices.SortStableFunc(p.writes, func(a, b step) int { return cmp.Or(cmp.Compare(a.rank(), b.rank()), a.key.Compare(b.key)) })
 	slices.SortFunc(p.Changes, func(a, b diff.Change) int { return keyOf(a).Compare(keyOf(b)) })
 	return p
 }
@@ -59,7 +60,7 @@ func (p *Plan) put(s Stored) {
 	} else {
 		p.After = slices.Insert(p.After, i, s)
 	}
-	p.writes = append(p.writes, step{w, s.Key, order(s.Kind)})
+	p.writes = append(p.writes, step{w, s.Key})
 	p.Changes = append(p.Changes, changeOf(s.Key, there, was, s))
 }
 
@@ -70,7 +71,7 @@ func (p *Plan) remove(key diff.Key) {
 	}
 	was := p.After[i]
 	p.After = slices.Delete(p.After, i, i+1)
-	p.writes = append(p.writes, step{Write{Key: p.Before.Layout.Document(key.Kind, key.Name), Expect: was.Modified}, key, deletions - order(key.Kind)})
+	p.writes = append(p.writes, step{Write{Key: p.Before.Layout.Document(key.Kind, key.Name), Expect: was.Modified}, key})
 	c, differs := diff.Document(was.Document, nil)
 	if !differs {
 		c = unreadable(key, diff.Removed, "removed; it could not be read")
@@ -111,20 +112,6 @@ func Differences(before, after Documents) []diff.Change {
 	return p.Changes
 }
 
-// order is when a document is put: what others refer to comes first. Documents are deleted after all that are put, the other way round.
-func order(kind policy.Kind) int {
-	put := []policy.Kind{
-		policy.KindBackend, policy.KindRoute, policy.KindBreakerPolicy, policy.KindTenantPolicy, policy.KindSidecar, policy.KindPolicyTest,
-	}
-	if i := slices.Index(put, kind); i >= 0 {
-		return i
-	}
-	return len(put)
-}
-
-// deletions is the order of the last document to be deleted.
-const deletions = 100
-
 // Empty reports whether there is nothing to write.
 func (p *Plan) Empty() bool { return len(p.writes) == 0 }
 
@@ -134,25 +121,12 @@ func (p *Plan) Decoded() []*policy.Document { return decoded(p.After) }
 // Parts is how many transactions it takes. Each of them leaves no reference without its document.
 func (p *Plan) Parts() int { return len(p.parts()) }
 
-// What one transaction holds at most: it leaves room for the record of the change, and etcd takes requests of 1.5 MiB by default.
-const (
-	partWrites = MaxWrites - 1
-	partBytes  = 1 << 20
-)
-
 // parts are the writes of each transaction; there is one at least, which holds the record alone when there is nothing else.
-func (p *Plan) parts() [][]Write {
-	parts, bytes := [][]Write{nil}, 0
-	for _, s := range p.writes {
-		last := len(parts) - 1
-		bytes += len(s.Key) + len(s.Value)
-		if n := len(parts[last]); n == partWrites || n > 0 && bytes > partBytes {
-			parts, bytes = append(parts, []Write{s.Write}), len(s.Key)+len(s.Value)
-			continue
-		}
-		parts[last] = append(parts[last], s.Write)
+func (p *Plan) parts() [][]step {
+	if p.Empty() {
+		return [][]step{nil}
 	}
-	return parts
+	return InParts(p.writes, 1, func(s step) int { return len(s.Key) + len(s.Value) })
 }
 
 // Overtaken finds, among the documents that a plan would write, those that are not as they were in an earlier reading: whoever made the
@@ -216,7 +190,11 @@ func (c *Client) Write(ctx context.Context, p Plan, change Change) (revision int
 			change.ConfirmedRemovals = before
 		}
 		record.Value = change.Encode()
-		written, err := c.Commit(ctx, append(slices.Clip(part), record))
+		writes := []Write{record}
+		for _, s := range part {
+			writes = append(writes, s.Write)
+		}
+		written, err := c.Commit(ctx, writes)
 		if err != nil {
 			if i > 0 {
 				return revision, &PartError{Done: i, Of: len(parts), Revision: revision, Err: err}

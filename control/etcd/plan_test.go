@@ -34,7 +34,7 @@ func connected(t *testing.T) (*etcdtest.Cluster, *Client) {
 
 // storedAs is one to be put.
 func storedAs(kind policy.Kind, name, spec string) Stored {
-	return NewStored(diff.Key{Kind: kind, Name: name}, fmt.Sprintf("apiVersion: weir.dev/v1alpha1\nkind: %s\nmetadata: {name: %s}\nspec: %s\n", kind, name, spec))
+	return NewStored(storeName, diff.Key{Kind: kind, Name: name}, fmt.Sprintf("apiVersion: weir.dev/v1alpha1\nkind: %s\nmetadata: {name: %s}\nspec: %s\n", kind, name, spec))
 }
 
 func backend(name string) Stored {
@@ -132,7 +132,7 @@ func TestPlan(t *testing.T) {
 func TestStoredSaysWhatIsWrong(t *testing.T) {
 	f := func(key diff.Key, text, want string) {
 		t.Helper()
-		s := NewStored(key, text)
+		s := NewStored(storeName, key, text)
 		if s.Document != nil || len(s.Problems) == 0 || !strings.Contains(s.Problems[0].String(), want) {
 			t.Errorf("%v with %q: %v, %v; want %s", key, text, s.Document, s.Problems, want)
 		}
@@ -144,7 +144,7 @@ func TestStoredSaysWhatIsWrong(t *testing.T) {
 	f(gold.Key, gold.Text+"---\n"+gold.Text, "the key holds 2 documents, want one")
 	f(gold.Key, "# nothing\n", "the key holds 0 documents, want one")
 	f(gold.Key, "{", "etcd:TenantPolicy/gold:1")
-	if s := NewStored(gold.Key, gold.Text); s.Document == nil || len(s.Problems) > 0 {
+	if s := NewStored(storeName, gold.Key, gold.Text); s.Document == nil || len(s.Problems) > 0 {
 		t.Errorf("a good one: %+v", s)
 	}
 }

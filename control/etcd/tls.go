@@ -19,6 +19,8 @@ type rotating struct {
 	credentials.TransportCredentials
 }
 
+var _ credentials.TransportCredentials = (*rotating)(nil)
+
 // newRotating fails when the files are wrong now.
 func newRotating(files TLSFiles, line *line) (*rotating, error) {
 	config, err := files.config()

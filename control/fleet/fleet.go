@@ -249,13 +249,7 @@ func (m *Metrics) of(source string) gauges {
 func (g gauges) count(verdicts []Verdict) {
 	g.coordinator.Set(1)
 	for _, state := range []State{StateInSync, StateBehind, StateDrifted} {
-		n := 0
-		for _, v := range verdicts {
-			if v.State == state {
-				n++
-			}
-		}
-		g.all.members.WithLabelValues(g.source, string(state)).Set(float64(n))
+		g.all.members.WithLabelValues(g.source, string(state)).Set(float64(Count(verdicts, state)))
 	}
 }
 

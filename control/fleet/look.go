@@ -63,16 +63,12 @@ func (f *Fleet) read(ctx context.Context) (control.Fleet, error) {
 	if err != nil {
 		return control.Fleet{}, err
 	}
-	seen := control.Fleet{Revision: want.Revision, ReadAt: time.Now()}
-	for _, v := range Judge(members, want) {
-		switch v.State {
-		case StateInSync:
-			seen.InSync++
-		case StateBehind:
-			seen.Behind++
-		case StateDrifted:
-			seen.Drifted++
-		}
+	verdicts := Judge(members, want)
+	seen := control.Fleet{
+		Revision: want.Revision, ReadAt: time.Now(),
+		InSync: Count(verdicts, StateInSync), Behind: Count(verdicts, StateBehind), Drifted: Count(verdicts, StateDrifted),
+	}
+	for _, v := range verdicts {
 		seen.Members = append(seen.Members, shown(v))
 	}
 	return seen, nil

@@ -50,6 +50,17 @@ func Judge(members []Member, want Want) []Verdict {
 	return verdicts
 }
 
+// Count is how many verdicts are of one state.
+func Count(verdicts []Verdict, state State) int {
+	n := 0
+	for _, v := range verdicts {
+		if v.State == state {
+			n++
+		}
+	}
+	return n
+}
+
 // Behind are the verdicts on those that have not applied a revision of the store, or not as it was written.
 func Behind(members []Member, revision int64) []Verdict {
 	return slices.DeleteFunc(Judge(members, Want{Revision: revision}), func(v Verdict) bool { return v.State == StateInSync })
