@@ -208,6 +208,9 @@ func (p *process) serve(ctx context.Context, listeners []net.Listener, admin net
 		line = line.Str("listen", ln.Addr().String())
 	}
 	line.Dur("start", time.Since(p.started)).Msg("serving")
+	if err := releaseStartPages(); err != nil {
+		p.logger.Debug().Err(err).Msg("the memory of the program's code stays as the start has left it")
+	}
 	err := p.proxy.Serve(ctx, listeners)
 
 	signal.Stop(hangUp)

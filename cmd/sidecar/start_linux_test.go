@@ -167,7 +167,7 @@ func settledMB(b *testing.B, pid int) float64 {
 	return last
 }
 
-func residentMB(b *testing.B, pid int) float64 {
+func residentMB(b testing.TB, pid int) float64 {
 	b.Helper()
 	status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {

@@ -43,11 +43,11 @@ func TestReadIsolatesDocuments(t *testing.T) {
 			t.Errorf("%s: broken %v, problems %q, want %q", key, c.broken, got, want)
 		}
 	}
-	f("TenantPolicy/a", policyText("b", 1), "source:TenantPolicy/a: the key holds TenantPolicy b, want TenantPolicy a")
-	f("Route/a", policyText("a", 1), "source:Route/a: the key holds TenantPolicy a, want Route a")
+	f("TenantPolicy/a", policyText("b", 1), "source:TenantPolicy/a: the key is of TenantPolicy a, but the text says TenantPolicy b")
+	f("Route/a", policyText("a", 1), "source:Route/a: the key is of Route a, but the text says TenantPolicy a")
 	f("TenantPolicy/a", policyText("a", -1), "source:TenantPolicy/a:6:37: spec.limits[0].requests: -1 is out of range; want 0 to 1000000000")
-	f("TenantPolicy/a", policyText("a", 1)+"---\n"+policyText("b", 1), "source:TenantPolicy/a: the key has 2 documents, want TenantPolicy a alone")
-	f("TenantPolicy/a", "", "source:TenantPolicy/a: the key has no document, want TenantPolicy a")
+	f("TenantPolicy/a", policyText("a", 1)+"---\n"+policyText("b", 1), "source:TenantPolicy/a: the key holds 2 documents, want one")
+	f("TenantPolicy/a", "", "source:TenantPolicy/a: the key holds 0 documents, want one")
 	f("notes", "x", "source:notes: the key /weir/v1/policy/notes is not of a document, want /weir/v1/policy/KIND/NAME")
 }
 
