@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +14,22 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"weir/control/etcd/etcdtest"
+	"weir/policy"
 )
+
+// All that a document says of a cluster arrives. Without tls, the authorities of the system are trusted.
+func TestOptionsOf(t *testing.T) {
+	f := func(s policy.EtcdSource, want Options) {
+		t.Helper()
+		if got := OptionsOf(&s); !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+	endpoints := []string{"https://a:2379", "https://b:2379"}
+	f(policy.EtcdSource{Endpoints: endpoints, Username: "weir", PasswordFile: "/p"}, Options{Endpoints: endpoints, Username: "weir", PasswordFile: "/p"})
+	f(policy.EtcdSource{Endpoints: endpoints, TLS: &policy.ClientTLS{CAFile: "/ca", CertFile: "/cert", KeyFile: "/key", ServerName: "etcd"}},
+		Options{Endpoints: endpoints, TLS: TLSFiles{CAFile: "/ca", CertFile: "/cert", KeyFile: "/key", ServerName: "etcd"}})
+}
 
 func TestCommitComparesRevisions(t *testing.T) {
 	cluster := etcdtest.Start(t, etcdtest.Options{})
