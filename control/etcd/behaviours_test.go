@@ -34,6 +34,7 @@ func TestCut(t *testing.T) {
 	w := follow(t, brisk(open(t, quick(endpoint))))
 	w.has("a=1")
 	w.connected()
+	w.forgetLog()
 	relay.Cut()
 	w.failing(Ended)
 	cluster.Put("/w/a", "2")

@@ -168,6 +168,13 @@ func (w *watched) lists(want int) {
 	}
 }
 
+// forgetLog empties the log of what came before: on a busy machine a start can take several tries.
+func (w *watched) forgetLog() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.log.Reset()
+}
+
 // logged checks how many lines of the log have a text.
 func (w *watched) logged(text string, want int) {
 	w.t.Helper()

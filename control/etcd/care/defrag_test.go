@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/server/v3/embed"
 
 	"weir/control/etcd"
@@ -192,10 +193,11 @@ func TestDefragPassesOverALearner(t *testing.T) {
 func TestSpaceRunsOutAndComesBack(t *testing.T) {
 	cluster := etcdtest.Start(t, etcdtest.Options{QuotaBytes: 16 * mib})
 	c, client, ctx := open(t, cluster.Endpoints()...), cluster.Client(), context.Background()
-	value := string(make([]byte, mib))
+	fill(t, cluster, 6*mib)
+	value := string(make([]byte, mib/12)) // what does not fit any more is small against the quota
 	until(t, "the store is full", func() bool {
 		_, err := client.Put(ctx, "/junk/a", value)
-		return err != nil
+		return errors.Is(err, rpctypes.ErrNoSpace)
 	})
 	full := examine(etcd.Options{Endpoints: cluster.Endpoints()}).Findings()
 	expect(t, find(t, full, "alarms", ""), Failure, "NOSPACE by m0")
