@@ -63,6 +63,7 @@ func (c *Cluster) start(o Options) error {
 		config.Name = fmt.Sprintf("m%d", i)
 		config.Dir = filepath.Join(dir, config.Name)
 		config.UnsafeNoFsync = true // a test's data need not outlive the machine
+		config.BcryptCost = 4       // the least, or each login takes a second under the race detector
 		config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
 		config.Logger, config.LogLevel = "zap", "fatal"
 		config.TickMs, config.ElectionMs = 50, 500
