@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"syscall"
@@ -16,16 +15,11 @@ func releaseStartPages() error {
 	if err != nil {
 		return fmt.Errorf("cannot find the executable: %w", err)
 	}
-	maps, err := os.Open("/proc/self/maps")
+	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
 		return fmt.Errorf("cannot list what is mapped: %w", err)
 	}
-	defer maps.Close()
-	list, err := io.ReadAll(maps)
-	if err != nil {
-		return fmt.Errorf("cannot list what is mapped: %w", err)
-	}
-	for line := range strings.Lines(string(list)) {
+	for line := range strings.Lines(string(maps)) {
 		from, to, found := codeMapping(strings.TrimSuffix(line, "\n"), executable)
 		if !found {
 			continue

@@ -16,6 +16,16 @@ func timeoutSettings() Settings {
 	return s
 }
 
+// closed reports whether ch is.
+func closed(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
+}
+
 func stageWord(s *stage) uint64 {
 	word, _ := s.load()
 	return word
@@ -119,14 +129,7 @@ func TestBodyRate(t *testing.T) {
 				_, got = c.ReadBody(make([]byte, 100))
 			}
 		})
-		over := func() bool {
-			select {
-			case <-ended:
-				return true
-			default:
-				return false
-			}
-		}
+		over := func() bool { return closed(ended) }
 		for i := 0; i < seconds && !over(); i++ {
 			var word uint64
 			waitUntil(t, "the body is waited for", func() bool {
@@ -196,14 +199,7 @@ func TestSendTimeout(t *testing.T) {
 				t.Errorf("Send: %v", err)
 			}
 		})
-		over := func() bool {
-			select {
-			case <-ended:
-				return true
-			default:
-				return false
-			}
-		}
+		over := func() bool { return closed(ended) }
 		// The kernel takes a part of it, piece by piece, and each begins the time anew. at is the piece that waits, and age for how long
 		// the guard has seen it.
 		const whole = 20 * time.Second
