@@ -237,3 +237,12 @@ func TestListAndWatch(t *testing.T) {
 	}
 	w.lists(1)
 }
+
+// A whole fleet loses its watches at one moment, and comes back over half a second unless told otherwise.
+func TestSpreadByDefault(t *testing.T) {
+	f := NewFollower(FollowerOptions{})
+	var b backoff
+	if got := b.next(f.o.Spread, time.Minute, 0.5); got != 250*time.Millisecond {
+		t.Errorf("half of them are back after %s, want 250ms", got)
+	}
+}
